@@ -1,0 +1,1 @@
+"""How well it does: tasks and their examples, metrics, prediction, run records."""

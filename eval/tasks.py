@@ -1,0 +1,359 @@
+"""Tasks as rows of data, and their examples: `resolve` gives train, holdout and validation, or says what is wrong.
+
+A task like GLUE's is one more row of `TASKS`.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graft.errors import DataError, RecipeError
+from graft.eval import labels as label_columns
+from graft.eval.config import KindName, TaskConfig
+from graft.eval.formats import Table, TsvLayout
+from graft.eval.metrics import DEFAULT_METRICS, METRICS
+from graft.eval.names import nearest
+from graft.eval.sources import read_hub, read_local
+from graft.eval.splits import Labels, Split, group_holdout, nested_subset
+from graft.files import fingerprint
+
+logger = logging.getLogger(__name__)
+
+CARVED = 0.2
+"""Fraction of the training groups that becomes the validation split where the data has none."""
+
+FEWEST_TO_CARVE = 20
+"""Training rows below which no validation split is carved out."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    Attributes:
+        name: What recipes call it.
+        kind: What is predicted.
+        text: One text column, or two for pairs.
+        label: The label column; none for plain text.
+        label_names: The classes in the order of their numbers; empty for scores, or to be read from the data.
+        metrics: What is reported; the first selects.
+        hub: Dataset id and configuration on the Hub; none where the data must be named.
+        validations: Names of the validation splits.
+        group: Column whose equal values stay on one side of a split; none means the whole text.
+        tsv: Column names of the benchmark's own tsv files.
+        version: Raised when the row's meaning changes.
+    """
+
+    name: str
+    kind: KindName
+    text: tuple[str, ...]
+    label: str | None = "label"
+    label_names: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    hub: tuple[str, str | None] | None = None
+    validations: tuple[str, ...] = ("validation",)
+    group: str | None = None
+    tsv: TsvLayout | None = None
+    version: int = 1
+
+
+GLUE = "nyu-mll/glue"
+_PAIR = ("sentence1", "sentence2")
+
+# Columns and class order as on the Hub; metrics as in Wang et al. (2018), "GLUE", arXiv:1804.07461, table 1. The group
+# is the column that repeats most within the training split (RTE: 111 premises, STS-B: 313 first sentences).
+_ROWS = (
+    Task(
+        "cola",
+        "classification",
+        ("sentence",),
+        label_names=("unacceptable", "acceptable"),
+        metrics=("matthews", "accuracy"),
+        hub=(GLUE, "cola"),
+        tsv=TsvLayout({"sentence": "sentence", "label": "label"}, header=("source", "label", "star", "sentence")),
+    ),
+    Task(
+        "sst2",
+        "classification",
+        ("sentence",),
+        label_names=("negative", "positive"),
+        hub=(GLUE, "sst2"),
+    ),
+    Task(
+        "mrpc",
+        "classification",
+        _PAIR,
+        label_names=("not_equivalent", "equivalent"),
+        metrics=("f1", "accuracy"),
+        hub=(GLUE, "mrpc"),
+        group="sentence2",
+        tsv=TsvLayout({"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"}),
+    ),
+    Task(
+        "qqp",
+        "classification",
+        ("question1", "question2"),
+        label_names=("not_duplicate", "duplicate"),
+        metrics=("f1", "accuracy"),
+        hub=(GLUE, "qqp"),
+        group="question2",
+        tsv=TsvLayout({"question1": "question1", "question2": "question2", "label": "is_duplicate"}),
+    ),
+    Task(
+        "stsb",
+        "regression",
+        _PAIR,
+        metrics=("pearson", "spearman"),
+        hub=(GLUE, "stsb"),
+        group="sentence1",
+        tsv=TsvLayout({"sentence1": "sentence1", "sentence2": "sentence2", "label": "score"}),
+    ),
+    Task(
+        "mnli",
+        "classification",
+        ("premise", "hypothesis"),
+        label_names=("entailment", "neutral", "contradiction"),
+        hub=(GLUE, "mnli"),
+        validations=("validation_matched", "validation_mismatched"),
+        group="premise",
+        tsv=TsvLayout({"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}),
+    ),
+    Task(
+        "qnli",
+        "classification",
+        ("question", "sentence"),
+        label_names=("entailment", "not_entailment"),
+        hub=(GLUE, "qnli"),
+        group="sentence",
+    ),
+    Task(
+        "rte",
+        "classification",
+        _PAIR,
+        label_names=("entailment", "not_entailment"),
+        hub=(GLUE, "rte"),
+        group="sentence1",
+    ),
+    Task(
+        "wnli",
+        "classification",
+        _PAIR,
+        label_names=("not_entailment", "entailment"),
+        hub=(GLUE, "wnli"),
+        group="sentence1",
+    ),
+    Task("text", "causal_lm", ("text",), label=None, metrics=("loss", "perplexity")),
+)
+TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its examples.
+
+    Attributes:
+        task: The row with everything resolved: kind, columns, class names, metrics.
+        train: What is trained on.
+        holdout: Taken from the training split by group; what choices are made by.
+        validation: What final runs are scored on, by name.
+    """
+
+    task: Task
+    train: Split
+    holdout: Split
+    validation: Mapping[str, Split]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All splits by name: train, holdout, then validation."""
+        return {"train": self.train, "holdout": self.holdout, **self.validation}
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers; empty for scores and plain text."""
+        return self.task.label_names
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what every split holds, of the kind and of the class names; not of where it lies."""
+        return fingerprint(
+            {
+                "kind": self.task.kind,
+                "label_names": list(self.label_names),
+                "splits": {name: split.fingerprint for name, split in self.splits.items()},
+            }
+        )
+
+
+def resolve(config: TaskConfig) -> TaskData:
+    """Find, read and check a task's examples, and divide them.
+
+    The validation split is carved out of training rows where the data has none; then `train_size` examples are taken;
+    then the holdout comes out of those.
+
+    Args:
+        config: The recipe's task section.
+
+    Returns:
+        The task and its splits.
+
+    Raises:
+        RecipeError: The task, a metric or a combination of settings does not exist.
+        DataError: The data is missing, malformed, or too little.
+    """
+    row = _row(config)
+    tables = _read(config, row)
+    task, values = _typed(config, row, tables)
+    splits = {name: _split(name, table, task, values.get(name)) for name, table in tables.items()}
+    groups = _groups(tables["train"], task, splits["train"])
+    train, everything = splits["train"], np.arange(len(splits["train"]), dtype=np.int64)
+    validation = {name: split for name, split in splits.items() if name != "train"}
+    if not validation:
+        everything, carved = _carve(train, groups, config.split_seed, tables["train"].origin)
+        validation = {"validation": train.take(carved, "validation")}
+    if config.train_size is not None:
+        everything = _subset(train, everything, config.train_size, config.split_seed)
+    kept, held = group_holdout(
+        [groups[row] for row in everything], _at(train.labels, everything), config.holdout, config.split_seed
+    )
+    if not len(kept):
+        raise DataError(
+            f"{tables['train'].origin}: all {len(held)} training rows are one group; no holdout is possible"
+        )
+    return TaskData(task, train.take(everything[kept], "train"), train.take(everything[held], "holdout"), validation)
+
+
+def _row(config: TaskConfig) -> Task:
+    """The registered row, or one made of the columns that were given, with the recipe's own settings on top."""
+    row = TASKS.get(config.name)
+    if row is None:
+        if config.name != "custom" and config.text is None:
+            raise RecipeError(
+                f"task.name: no task {config.name!r}{nearest(config.name, TASKS)}; there are {', '.join(TASKS)}, or "
+                "name your own columns: --task.text a[,b] --task.label c"
+            )
+        if config.text is None:
+            raise RecipeError("task.text: name the text column, or two: --task.text a[,b] --task.label c")
+        kind: KindName = config.kind or "classification"
+        row = Task(config.name, kind, config.text, label=None, metrics=DEFAULT_METRICS[kind])
+    changes: dict[str, Any] = {
+        key: value
+        for key in ("text", "label", "kind", "metrics", "group")
+        if (value := getattr(config, key)) is not None
+    }
+    if "metrics" not in changes and changes.get("kind", row.kind) != row.kind:
+        changes["metrics"] = DEFAULT_METRICS[changes["kind"]]
+    if "kind" in changes and changes["kind"] != row.kind:
+        changes["label_names"] = ()
+    row = dataclasses.replace(row, **changes)
+    if row.kind != "causal_lm" and row.label is None:
+        raise RecipeError("task.label: name the label column (--task.label c), or set kind: causal_lm for plain text")
+    if row.kind == "causal_lm" and len(row.text) != 1:
+        raise RecipeError(f"task.text: causal_lm reads one column, not {', '.join(row.text)}")
+    return row
+
+
+def _read(config: TaskConfig, row: Task) -> dict[str, Table]:
+    """The tables of the splits, from where the recipe says."""
+    if config.data is not None:
+        return read_local(config.data, row.name, row.validations, row.tsv)
+    if row.hub is None:
+        raise RecipeError(f"task.data: task {row.name!r} has no source of its own; give --data FILE or FOLDER")
+    return read_hub(*row.hub, row.validations)
+
+
+def _typed(config: TaskConfig, row: Task, tables: Mapping[str, Table]) -> tuple[Task, dict[str, Labels]]:
+    """Settle the kind and the class names by the labels, and read these."""
+    if row.kind == "causal_lm" or row.label is None:
+        task = dataclasses.replace(row, label=None, label_names=())
+        _check_metrics(task)
+        return task, {}
+    column = row.label
+    raw = {
+        name: label_columns.read_values(table.values(column), table.origin, column) for name, table in tables.items()
+    }
+    fractions = any(isinstance(value, float) for value in raw["train"])
+    if fractions and config.kind is None and config.name not in TASKS:
+        row = dataclasses.replace(row, kind="regression", metrics=config.metrics or DEFAULT_METRICS["regression"])
+    _check_metrics(row)
+    if row.kind == "regression":
+        return row, {name: label_columns.scores(raw[name], tables[name].origin, column) for name in raw}
+    declared = row.label_names or tables["train"].class_names.get(column, ())
+    names = declared or label_columns.class_names(raw["train"], tables["train"].origin, column)
+    numbers: dict[str, Labels] = {
+        name: label_columns.class_numbers(values, names, tables[name].origin, column, numbered=bool(declared))
+        for name, values in raw.items()
+    }
+    if "f1" in row.metrics and len(names) != 2:
+        raise RecipeError(f"task.metrics: f1 is for two classes, and there are {len(names)}; use macro_f1")
+    return dataclasses.replace(row, label_names=names), numbers
+
+
+def _check_metrics(task: Task) -> None:
+    """Refuse metrics that do not exist or do not fit the kind."""
+    valid = [name for name, metric in METRICS.items() if task.kind in metric.kinds]
+    for name in task.metrics:
+        if name not in valid:
+            raise RecipeError(
+                f"task.metrics: no metric {name!r} for {task.kind}{nearest(name, valid)}; there are {', '.join(valid)}"
+            )
+    if not task.metrics:
+        raise RecipeError(f"task.metrics: name at least one of {', '.join(valid)}")
+
+
+def _split(name: str, table: Table, task: Task, values: Labels | None) -> Split:
+    """A table's rows as examples; blank documents of plain text are left out."""
+    columns = [table.values(column) for column in task.text]
+    for column, texts in zip(task.text, columns, strict=True):
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                found = "is missing" if text is None else f"is {text!r}, not text"
+                raise DataError(f"{table.origin}: row {row}, column {column!r} {found}; fill it in or drop the row")
+    examples = tuple(zip(*columns, strict=True))
+    if task.kind == "causal_lm":
+        ids = np.array([row for row, (text,) in enumerate(examples) if text.strip()], dtype=np.int64)
+        examples = tuple(examples[row] for row in ids)
+    else:
+        ids = np.arange(len(examples), dtype=np.int64)
+    if not examples:
+        raise DataError(f"{table.origin}: no examples in it")
+    return Split(name, name, ids, examples, values)
+
+
+def _groups(table: Table, task: Task, train: Split) -> list[str]:
+    """The group of each training example: the task's column, or the whole text."""
+    if task.group is None:
+        return ["\x1f".join(texts) for texts in train.texts]
+    values = table.values(task.group)
+    return [str(values[row]) for row in train.ids]
+
+
+def _carve(
+    train: Split, groups: list[str], seed: int, origin: str
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Divide a training split that came without validation."""
+    if len(train) < FEWEST_TO_CARVE:
+        raise DataError(
+            f"{origin}: no validation split, and {len(train)} rows are too few to carve one out "
+            f"({FEWEST_TO_CARVE} needed); add a validation file"
+        )
+    kept, carved = group_holdout(groups, train.labels, CARVED, seed, purpose="validation")
+    logger.warning("%s has no validation split: %d of its %d rows serve as one", origin, len(carved), len(train))
+    return kept, carved
+
+
+def _subset(train: Split, rows: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
+    """The first `size` examples of the stratified order."""
+    if size > len(rows):
+        raise DataError(f"task.train_size: {size} examples asked for, and the training split has {len(rows)}")
+    chosen = nested_subset([train.texts[row] for row in rows], _at(train.labels, rows), size, seed)
+    return np.asarray(rows[chosen])
+
+
+def _at(values: Labels | None, rows: np.ndarray[Any, Any]) -> Labels | None:
+    """Labels at these rows, if there are any."""
+    return None if values is None else values[rows]
