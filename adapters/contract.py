@@ -1,0 +1,170 @@
+"""What a method is: a row of data, typed settings, and the hooks through which the one loop drives it.
+
+Nothing here imports torch at run time, so that listing methods and reading recipes is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from graft.adapters.config import MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from graft.adapters.checkpoint import Checkpoint
+    from graft.adapters.model import AdaptedModel
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a method can do, for planning and for refusing early.
+
+    Attributes:
+        mergeable: Its weights can be folded into the backbone's, leaving no cost at inference.
+        quantised_base: It can train on a backbone in 4 or 8 bits.
+        families: The architectures that it works on; none means all.
+        mutates_base: Attaching changes the backbone's own weights, so switching the adapter off does not bring the
+            pretrained model back.
+    """
+
+    mergeable: bool
+    quantised_base: bool
+    families: frozenset[str] | None = None
+    mutates_base: bool = False
+
+
+@dataclass(frozen=True)
+class AttachContext:
+    """What attaching may depend on besides the model and the settings.
+
+    Attributes:
+        seed: Of the method's own initial weights; nothing else enters them.
+        total_steps: Optimiser steps of the whole run.
+        checkpoint: Where the model came from.
+    """
+
+    seed: int
+    total_steps: int
+    checkpoint: Checkpoint
+
+
+class Attached(Protocol):
+    """A method on a model. The loop calls these; none of them enlarges the set that learns."""
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """Names, in `model.named_parameters()`, of everything that may learn, the head included, in that order."""
+
+    def rate(self, name: str) -> float:
+        """The factor on the learning rate for one parameter; 1 for all unless the method says otherwise."""
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay applies to one parameter."""
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Calibrate on data before the first step, for methods that start from activations or gradients."""
+
+    def penalty(self) -> Tensor | None:
+        """A scalar to add to the loss, its weight included, once per optimiser step; none where there is none."""
+
+    def after_update(self, step: int) -> None:
+        """Act after the optimiser's step, while the gradients are still there.
+
+        Args:
+            step: Optimiser steps done so far; 1 at the first call.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What an exact resume needs besides the weights: tensors, or values that JSON can hold."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A method without hooks of its own: it attaches, and its parameters learn.
+
+    Attributes:
+        learning: Names of all that may learn.
+        decaying: Those of them that weight decay pulls on: matrices, not biases, norms and other vectors.
+    """
+
+    learning: tuple[str, ...]
+    decaying: frozenset[str]
+
+    def rate(self, name: str) -> float:
+        """One for every parameter."""
+        return 1.0
+
+    def decays(self, name: str) -> bool:
+        """Whether the parameter is a matrix."""
+        return name in self.decaying
+
+    def prepare(self, batches: Iterable[Any]) -> None:
+        """Nothing to calibrate."""
+
+    def penalty(self) -> Tensor | None:
+        """No penalty."""
+        return None
+
+    def after_update(self, step: int) -> None:
+        """Nothing to do."""
+
+    def state(self) -> dict[str, Any]:
+        """No state besides the weights."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Nothing to put back."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table of methods.
+
+    Attributes:
+        name: What a recipe calls it.
+        config: The type of its settings.
+        paper: Authors, year and arXiv number.
+        version: Raised whenever the same settings begin to give another result; enters the digest.
+        abilities: What it can do.
+        learning_rate: The default, for AdamW and batches of 32.
+        learning_rates: The grid that a search tries, ascending; each method's own range, not one for all.
+        attach: Puts the method on a model, in place, and says which parameters may learn; it leaves
+            `requires_grad` true for exactly those.
+    """
+
+    name: str
+    config: type[MethodSettings]
+    paper: str
+    version: int
+    abilities: Abilities
+    learning_rate: float
+    learning_rates: tuple[float, ...]
+    attach: Callable[[AdaptedModel, Any, AttachContext], Attached]
+
+
+def release(model: AdaptedModel, own: Iterable[str]) -> Plain:
+    """Let a method's own parameters and the head learn, and nothing else.
+
+    Args:
+        model: The model with the method on it.
+        own: Names of the parameters that the method trains; the head's are added.
+
+    Returns:
+        The plain hooks over that set.
+    """
+    chosen = {*own, *model.head_parameters()}
+    learning: list[str] = []
+    decaying: set[str] = set()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+        if name in chosen:
+            learning.append(name)
+            if parameter.ndim > 1:
+                decaying.add(name)
+    return Plain(tuple(learning), frozenset(decaying))
