@@ -1,0 +1,64 @@
+"""Softmax attention with counter-based dropout, under transformers' attention interface as "graft".
+
+Below a few hundred tokens plain matrix products win over the CPU's flash kernel, whose bf16 backward pass is slow
+and which falls back to a slower path as soon as probabilities are dropped.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+NAME = "graft"
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attend as transformers' eager attention does.
+
+    Args:
+        module: The attention module that calls; carries the run's dropout stream.
+        query: (B, heads, queries, width).
+        key: (B, key heads, keys, width); heads is a multiple of key heads.
+        value: As `key`.
+        attention_mask: Added to the scores, (B or 1, 1, queries, keys); none for no mask.
+        scaling: Factor of the scores; none means 1 / sqrt(width).
+        dropout: Probability of dropping a probability; transformers passes 0 in evaluation mode.
+
+    Returns:
+        The mixed values, (B, queries, heads, width), and the probabilities, (B, heads, queries, keys).
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, heads, queries, keys)
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[-2]]
+    probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    if dropout > 0.0 and module.training:
+        draws, site = module.__dict__["graft_dropout"]
+        probabilities = probabilities * draws.mask(probabilities.shape, dropout, site, probabilities.dtype)
+    mixed = torch.matmul(probabilities, value)  # (B, heads, queries, width)
+    return mixed.transpose(1, 2).contiguous(), probabilities
+
+
+def register() -> str:
+    """Make the attention known to transformers; doing so again changes nothing.
+
+    Returns:
+        The name to load a model with.
+    """
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, eager_mask)
+    return NAME

@@ -1,0 +1,178 @@
+"""From a recipe to a run that can take its first step."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from graft.adapters.checkpoint import Checkpoint
+from graft.adapters.checkpoint import resolve as resolve_checkpoint
+from graft.adapters.loading import load_model, load_tokenizer
+from graft.adapters.methods import METHODS, AttachContext
+from graft.adapters.model import AdaptedModel
+from graft.eval.encoding import Batch, Encoded
+from graft.eval.kinds import KINDS, Kind
+from graft.eval.tasks import TaskData
+from graft.eval.tasks import resolve as resolve_task
+from graft.files import fingerprint
+from graft.recipes.attention import register
+from graft.recipes.batching import epoch_plan, micro_batches
+from graft.recipes.dropout import DropoutStream, install
+from graft.recipes.objective import Objective, Term, TermSetup
+from graft.recipes.optimisation import learners, make_optimizer
+from graft.recipes.recipe import Recipe, digest, resolved
+from graft.recipes.reference import Snapshot
+from graft.recipes.state import RunState
+from graft.recipes.streams import stream
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a recipe names, found and read.
+
+    Attributes:
+        recipe: Resolved: nothing is left "auto".
+        data: The task's splits.
+        checkpoint: The pretrained checkpoint.
+        kind: The task's kind.
+        encoded: Split → tokenised examples; `train`, `holdout` and the validation splits.
+        digest: Of the run.
+    """
+
+    recipe: Recipe
+    data: TaskData
+    checkpoint: Checkpoint
+    kind: Kind
+    encoded: dict[str, Encoded]
+    digest: str
+
+
+def gather(recipe: Recipe, *, run_kind: str, terms: Sequence[Term] = (), processes: int = 1) -> Materials:
+    """Find and read what a recipe names, and tell the digest of the run.
+
+    Args:
+        recipe: As the user gave it.
+        run_kind: `trial` or `final`; they score different splits, so they are different runs.
+        terms: Terms that no recipe names, handed over as objects.
+        processes: Over how many the run is spread; like threads, it changes the last bits of a gradient.
+
+    Raises:
+        GraftError: Something the recipe names is missing or wrong.
+    """
+    recipe = resolved(recipe)
+    data = resolve_task(recipe.task)
+    kind = KINDS[data.task.kind]
+    checkpoint = resolve_checkpoint(recipe.model)
+    tokenizer = load_tokenizer(checkpoint)
+    encoded = {
+        name: kind.encode(split, tokenizer, recipe.task.max_length) for name, split in data.splits.items() if len(split)
+    }
+    name = digest(
+        recipe,
+        data_fingerprint=data.fingerprint,
+        checkpoint_digest=checkpoint.digest,
+        kind=run_kind,
+        versions={
+            f"task.{data.task.name}": data.task.version,
+            f"method.{recipe.method.name}": METHODS[recipe.method.name].version,
+        },
+    )
+    if terms or processes > 1:
+        name = fingerprint({"run": name, "terms": [term.identity() for term in terms], "processes": processes})
+    return Materials(recipe, data, checkpoint, kind, encoded, name)
+
+
+def build_model(materials: Materials) -> AdaptedModel:
+    """Load the checkpoint with a head for the task, before any method touches it."""
+    recipe, data = materials.recipe, materials.data
+    return load_model(
+        materials.checkpoint,
+        materials.kind.head,
+        materials.kind.outputs(data.task),
+        recipe.model,
+        data.label_names or None,
+        seed=stream(recipe.seed, "head"),
+        attention=register(),
+    )
+
+
+def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()) -> RunState:
+    """Load, attach and set up one run.
+
+    Args:
+        materials: What the recipe names.
+        device: Where to train.
+        terms: Terms that no recipe names, added to the recipe's.
+
+    Raises:
+        GraftError: The method does not fit the checkpoint, or the sequences are too long for it.
+    """
+    recipe, train = materials.recipe, materials.encoded["train"]
+    all_terms = (*(config.build() for config in recipe.objective.terms), *terms)
+    per_epoch = math.ceil(len(train.lengths) / recipe.schedule.examples)
+    total_steps = recipe.schedule.steps or max(1, math.ceil(recipe.schedule.epochs * per_epoch))
+
+    model = build_model(materials)
+    snapshot = None
+    if any(term.wants_reference for term in all_terms):
+        named = dict(model.named_parameters())
+        snapshot = Snapshot(model.backbone, [named[name] for name in model.fresh])
+    method = METHODS[recipe.method.name]
+    context = AttachContext(
+        seed=stream(recipe.seed, "attach"), total_steps=total_steps, checkpoint=materials.checkpoint
+    )
+    attached = method.attach(model, recipe.method, context)
+    model.to(device)
+    attached.prepare(_calibration(materials, device))
+    if recipe.budget.gradient_checkpointing:
+        model.body.activation_checkpointing_enable({"use_reentrant": False})
+    draws = DropoutStream(recipe.seed)
+    install(model, draws)
+    objective = _objective(all_terms, model, attached.learning, snapshot, recipe.seed, total_steps)
+    found = learners(model, attached, objective.modules.to(device))
+    return RunState(
+        recipe=recipe,
+        model=model,
+        attached=attached,
+        objective=objective,
+        learners=found,
+        optimizer=make_optimizer(found, recipe.optim),
+        kind=materials.kind,
+        train=train,
+        draws=draws,
+        total_steps=total_steps,
+        tokens=recipe.budget.tokens,
+    )
+
+
+def _calibration(materials: Materials, device: torch.device) -> Iterator[Batch]:
+    """Batches of training examples in the order of the first epoch, for methods that look at data before they start."""
+    recipe, train = materials.recipe, materials.encoded["train"]
+    schedule, budget = recipe.schedule, recipe.budget
+    for rows in epoch_plan(
+        train.lengths, seed=recipe.seed, epoch=0, examples=schedule.examples, buckets=budget.buckets
+    ):
+        for part in micro_batches(rows, train.lengths, tokens=budget.tokens):
+            yield materials.kind.collate(train, part.tolist()).to(device)
+
+
+def _objective(
+    terms: Sequence[Term],
+    model: AdaptedModel,
+    learning: Sequence[str],
+    snapshot: Snapshot | None,
+    seed: int,
+    total_steps: int,
+) -> Objective:
+    named = dict(model.named_parameters())
+    reference = None if snapshot is None else snapshot.reference([named[name] for name in learning])
+    modules = torch.nn.ModuleDict()
+    for term in terms:
+        own_seed = stream(seed, "term", term.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(own_seed)
+            module = term.setup(TermSetup(model, reference, own_seed, total_steps))
+        if module is not None:
+            modules[term.name] = module
+    return Objective(tuple(terms), modules, reference)

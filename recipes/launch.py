@@ -1,0 +1,103 @@
+"""What every way to start training shares: read the flags, train, print where the run is, and say how it ended.
+
+`graft train`, the scripts in this folder and `python -m` end here, so that they cannot differ.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from graft.errors import GraftError, RecipeError
+from graft.recipes import flags
+
+DONE, BUG, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes, which other programs rely on; 130 is what a shell reports for Ctrl-C."""
+
+
+def main(
+    argv: Sequence[str],
+    kinds: Sequence[str] = (),
+    program: str = "graft train",
+    defaults: Mapping[str, Any] | None = None,
+) -> int:
+    """Train what the flags describe.
+
+    The last line on stdout is `run: <folder>`. Of several processes only the first one prints.
+
+    Args:
+        argv: Flags, without the program's name.
+        kinds: The kinds of task that the program is for; none means any.
+        program: What the user typed, for `--help`.
+        defaults: Nested keys and values of a recipe that the program starts from.
+
+    Returns:
+        The exit code: 0 done, 2 the user's mistake, 1 a bug of ours, 130 interrupted and resumable.
+    """
+
+    def action() -> None:
+        command = flags.parse(argv, program, defaults)
+        if kinds:
+            _check_kind(command.recipe.task.name, command.recipe.task.kind, kinds)
+        _log_to_stderr(quiet=command.options.quiet)
+        from graft.recipes.train import train  # torch, so only once the flags are known to be right
+
+        run = train(command.recipe, options=command.options)
+        if _rank() == 0:
+            print(f"run: {run.folder}", flush=True)  # noqa: T201 (what other programs read)
+
+    return guarded(action)
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Do something for the command line and turn how it ended into an exit code.
+
+    A user's mistake is one message on stderr, without a stack trace; a bug always has its stack trace.
+
+    Returns:
+        The exit code, as `main`.
+    """
+    try:
+        action()
+    except GraftError as error:
+        _complain(f"error: {error}")
+        return USERS_MISTAKE
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command with --resume goes on from the last checkpoint")
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 (a bug, whatever it is, must not end without its stack trace)
+        traceback.print_exc()
+        _complain("this is a bug of graft's; please report it with the lines above")
+        return BUG
+    return DONE
+
+
+def _check_kind(name: str, stated: str | None, kinds: Sequence[str]) -> None:
+    """Refuse a task that belongs to another script; what the data alone can tell is left to the data."""
+    from graft.eval.tasks import TASKS
+
+    kind = stated or (TASKS[name].kind if name in TASKS else None)
+    if kind is not None and kind not in kinds:
+        script = "language_model" if kind == "causal_lm" else "classify"
+        raise RecipeError(
+            f"task.name: {name!r} is of kind {kind}, this script trains {' and '.join(kinds)}; "
+            f"use recipes/{script}.py or `graft train`"
+        )
+
+
+def _rank() -> int:
+    """Read which process this is from what launchers set: `accelerate launch` and torchrun both do."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _complain(message: str) -> None:
+    rank = _rank()
+    sys.stderr.write(f"[process {rank}] {message}\n" if rank else f"{message}\n")
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    """Show graft's own messages from the first process, and warnings from all; stdout is for the result."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("graft").setLevel(logging.WARNING if quiet or _rank() else logging.INFO)

@@ -1,0 +1,89 @@
+"""The one loop: steps, evaluations of the holdout, checkpoints, until no run has a step left."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from accelerate import Accelerator
+
+from graft.eval.metrics import goodness
+from graft.recipes.state import Evaluation, RunState
+from graft.recipes.step import train_step
+from graft.recipes.watching import Watch
+
+Score = Callable[[RunState], dict[str, float]]
+"""Scores the holdout: metric → value, the primary metric first; empty where there is no holdout."""
+Save = Callable[[RunState], None]
+"""Writes a checkpoint."""
+
+SAVE_SECONDS = 300.0
+"""Without a number of steps between checkpoints, no more work than this is at stake."""
+
+
+def fit(
+    states: Sequence[RunState],
+    accelerator: Accelerator,
+    *,
+    score: Score,
+    save: Save | None = None,
+    save_every: int | None = None,
+    watches: Sequence[Watch] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train runs together, each to its end, and leave in each model the weights that its recipe keeps.
+
+    Args:
+        states: The runs, freshly built or restored from a checkpoint.
+        accelerator: Says which process of how many this is.
+        score: Scores the holdout.
+        save: Writes a checkpoint; none to write none.
+        save_every: Steps between checkpoints; none means at every evaluation and every five minutes.
+        watches: Told of every step and evaluation.
+        interrupted: Asked between steps whether to stop; the runs are saved first.
+
+    Raises:
+        TrainingError: See `train_step`.
+        KeyboardInterrupt: `interrupted` said so.
+    """
+    saved = time.monotonic()
+    while going := [state for state in states if not state.done]:
+        train_step(going, accelerator)
+        stopping = interrupted()
+        for state in going:
+            for watch in watches:
+                watch.on_step(state)
+            evaluated = _evaluates(state)
+            if evaluated:
+                _evaluate(state, score)
+                for watch in watches:
+                    watch.on_evaluation(state)
+            late = evaluated or time.monotonic() - saved > SAVE_SECONDS
+            due = late if save_every is None else state.step % save_every == 0
+            if save is not None and (due or stopping) and not state.done:
+                save(state)
+                saved = time.monotonic()
+        if stopping and not all(state.done for state in states):
+            raise KeyboardInterrupt
+    for state in states:
+        if state.recipe.schedule.keep == "best" and state.best is not None:
+            state.load_learned(state.best)
+
+
+def _evaluates(state: RunState) -> bool:
+    """Whether the holdout is due: after so many steps, or at the end of an epoch, and always at the end."""
+    every = state.recipe.schedule.evaluate or state.epoch_steps
+    return state.step % every == 0 or state.done
+
+
+def _evaluate(state: RunState, score: Score) -> None:
+    """Score the holdout, remember the best weights, and stop early when nothing better came for long enough."""
+    with state.evaluating():
+        scores = score(state)
+    if not scores:
+        return
+    state.evaluations.append(Evaluation(state.step, scores))
+    schedule = state.recipe.schedule
+    ranked = [goodness(evaluation.scores) for evaluation in state.evaluations]
+    best = max(range(len(ranked)), key=lambda number: (ranked[number], -number))
+    if best == len(ranked) - 1 and schedule.keep == "best":
+        state.best, state.best_step = state.learned(), state.step
+    state.stopped = schedule.patience is not None and len(ranked) - 1 - best >= schedule.patience

@@ -1,0 +1,161 @@
+"""The state of one run: everything that a step reads or changes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from graft.adapters.methods import Attached
+from graft.adapters.model import AdaptedModel
+from graft.eval.encoding import Encoded
+from graft.eval.kinds import Kind
+from graft.recipes.batching import Rows, epoch_plan, steps_per_epoch
+from graft.recipes.dropout import DropoutStream
+from graft.recipes.objective import Objective
+from graft.recipes.optimisation import Learner
+from graft.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score of the holdout.
+
+    Attributes:
+        step: Optimiser steps done before it.
+        scores: Metric → value.
+    """
+
+    step: int
+    scores: dict[str, float]
+
+
+@dataclass
+class RunState:
+    """One run.
+
+    Attributes:
+        recipe: Resolved.
+        model: The model, adapters attached.
+        attached: What the method said about it.
+        objective: The terms.
+        learners: All that may learn.
+        optimizer: Over the learners.
+        kind: The task's kind.
+        train: The tokenised training examples.
+        draws: Where dropout masks come from.
+        total_steps: Optimiser steps of the whole run.
+        tokens: Most tokens in a micro-batch; halved when memory runs out.
+        step: Optimiser steps done.
+        losses: The objective's value at every step done.
+        evaluations: Of the holdout, in order.
+        best: The best evaluation's weights; none before the first.
+        best_step: Where they were.
+        examples_seen: Training examples in the steps done.
+        seconds: Spent in training steps, over all resumptions.
+        stopped: Early stopping said so.
+    """
+
+    recipe: Recipe
+    model: AdaptedModel
+    attached: Attached
+    objective: Objective
+    learners: tuple[Learner, ...]
+    optimizer: torch.optim.Optimizer
+    kind: Kind
+    train: Encoded
+    draws: DropoutStream
+    total_steps: int
+    tokens: int
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    best: dict[str, torch.Tensor] | None = None
+    best_step: int | None = None
+    examples_seen: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+    _plan: tuple[int, list[Rows]] | None = None
+    _learning_stages: tuple[bool, ...] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left."""
+        return self.stopped or self.step >= self.total_steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.step / self.total_steps
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.learners[0].weight.device
+
+    @cached_property
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The modules of each of the model's stages, in forward order."""
+        return tuple(tuple(stage.modules) for stage in self.model.stages())
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps of one pass over the training examples."""
+        return steps_per_epoch(len(self.train.lengths), self.recipe.schedule.examples)
+
+    def rows(self) -> Rows:
+        """Look up the examples of the coming step in the epoch's plan."""
+        epoch, position = divmod(self.step, self.epoch_steps)
+        if self._plan is None or self._plan[0] != epoch:
+            schedule, budget = self.recipe.schedule, self.recipe.budget
+            plan = epoch_plan(
+                self.train.lengths,
+                seed=self.recipe.seed,
+                epoch=epoch,
+                examples=schedule.examples,
+                buckets=budget.buckets,
+            )
+            self._plan = (epoch, plan)
+        return self._plan[1][position]
+
+    def rates(self) -> tuple[float, ...]:
+        """Ask the strategy for each stage's rate at the coming step."""
+        return self.recipe.strategy.rates(self.step, self.total_steps, len(self.stages))
+
+    def enter_step(self) -> None:
+        """Let learn what the strategy names, and run what lies below it in evaluation mode.
+
+        Modules below the first one that learns compute the same function at every step, so their outputs could be
+        cached; they never drop anything, cached or not.
+        """
+        learning = tuple(rate > 0 for rate in self.rates())
+        if learning == self._learning_stages and self.model.training:
+            return
+        for learner in self.learners:
+            learner.weight.requires_grad_(learning[learner.stage])
+        self.model.train()
+        self.objective.modules.train()
+        owned = {learner.stage for learner in self.learners if learning[learner.stage]}
+        for modules in self.stages[: min(owned)]:
+            for module in modules:
+                module.eval()
+        self._learning_stages = learning
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Switch to evaluation mode; the next step switches back."""
+        self.model.eval()
+        with torch.inference_mode():
+            yield
+
+    def learned(self) -> dict[str, torch.Tensor]:
+        """Copy what learns, for keeping the best weights."""
+        return {learner.name: learner.weight.detach().clone() for learner in self.learners}
+
+    def load_learned(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put back what `learned` gave."""
+        with torch.no_grad():
+            for learner in self.learners:
+                learner.weight.copy_(weights[learner.name])

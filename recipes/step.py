@@ -1,0 +1,189 @@
+"""The optimiser step: one function over a list of runs, usually one.
+
+Gradients are added up over micro-batches and then, in one all-reduce, over processes; each process may have any number
+of micro-batches, also none. DistributedDataParallel is left out on purpose: it wants every process to run backward
+equally often, through the same parameters, and neither holds here (steps are cut by length, strategies thaw stages,
+terms bring data of their own).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+
+from graft.errors import TrainingError
+from graft.eval.encoding import Batch, Encoded
+from graft.recipes.batching import Rows, micro_batches, stream_rows
+from graft.recipes.objective import BatchContext, DataStream, StepContext
+from graft.recipes.optimisation import schedule_factor
+from graft.recipes.state import RunState
+from graft.recipes.streams import stream
+
+
+@dataclass
+class _Tally:
+    """What the micro-batches of a step added up to on this process."""
+
+    loss: Tensor  # ()
+    examples: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # ids (B,), task losses (B,)
+
+
+def train_step(states: Sequence[RunState], accelerator: Accelerator) -> None:
+    """Take one optimiser step in every run.
+
+    Args:
+        states: Runs that have steps left; each moves on by one step.
+        accelerator: Says which process of how many this is.
+
+    Raises:
+        TrainingError: A loss or gradient is not finite, or memory does not suffice for one example. The weights
+            are those of the step before.
+    """
+    for state in states:
+        started = time.perf_counter()
+        state.enter_step()
+        rows = state.rows()
+        tally = _accumulate(state, rows, accelerator)
+        loss = _reduce(state, tally.loss, accelerator)
+        _refuse_non_finite(state, loss, tally, accelerator)
+        _update(state)
+        state.losses.append(loss)
+        state.examples_seen += len(rows)
+        state.step += 1
+        state.seconds += time.perf_counter() - started
+
+
+def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+    """Run forward and backward over this process's share, in smaller micro-batches when memory runs out.
+
+    Nothing is exchanged between processes in here, so one may start over without the others knowing.
+    """
+    while True:
+        try:
+            return _forward_backward(state, rows, accelerator)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            longest = int(state.train.lengths[rows].max())
+            if state.tokens <= longest:
+                raise TrainingError(
+                    f"step {state.step}: no memory for a single example of {longest} tokens; lower task.max_length, "
+                    "set budget.gradient_checkpointing, or choose a cheaper method or a smaller model"
+                ) from error
+            state.tokens = max(longest, state.tokens // 2)
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+    # For architectures that draw from the global generator in a place of their own: still a function of the step.
+    torch.manual_seed(stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
+    tally = _Tally(torch.zeros((), device=state.device))
+    units, examples = float(state.train.units[rows].sum()), len(rows)
+    for part in _parts(state, state.train, rows, accelerator):
+        context = _forward(state, state.train, part)
+        _add(tally, state.objective.batch_loss(context, units=units, examples=examples))
+        assert context.losses is not None
+        tally.examples.append((context.batch.ids, context.losses.detach()))
+    for term, data in state.objective.streams:
+        picked = stream_rows(
+            len(data.encoded.lengths), seed=state.recipe.seed, name=data.name, step=state.step, examples=data.examples
+        )
+        for part in _parts(state, data.encoded, picked, accelerator):
+            losses = term.on_stream(data.name, _forward(state, data.encoded, part, data)).losses
+            if losses is not None:
+                _add(tally, losses.sum() / data.examples)
+    penalties = (state.objective.step_loss(_step_context(state)), state.attached.penalty())
+    for penalty in penalties:
+        if penalty is not None:  # every process adds its share of what is the same on all
+            _add(tally, penalty / accelerator.num_processes)
+    state.draws.end()
+    return tally
+
+
+def _parts(state: RunState, encoded: Encoded, rows: Rows, accelerator: Accelerator) -> list[Rows]:
+    return micro_batches(
+        rows,
+        encoded.lengths,
+        tokens=state.tokens,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+
+
+def _forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | None = None) -> BatchContext:
+    """Run the model on one micro-batch; of the task's own examples, also the task's loss."""
+    kind = state.kind if data is None else data.kind
+    batch: Batch = kind.collate(encoded, rows.tolist()).to(state.device)
+    state.draws.begin(state.step, batch.ids, "train" if data is None else data.name)
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=state.recipe.precision == "bf16"):
+        outputs = state.model(batch.inputs, need=state.objective.needs)
+    losses = kind.loss(outputs.logits, batch) if data is None else None
+    return BatchContext(batch, outputs, losses, state.step, state.progress)
+
+
+def _add(tally: _Tally, loss: Tensor) -> None:
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    tally.loss += loss.detach()
+
+
+def _reduce(state: RunState, loss: Tensor, accelerator: Accelerator) -> float:
+    """Sum gradients and loss over processes in one message; what no process used keeps no gradient."""
+    if accelerator.num_processes == 1:
+        return float(loss)
+    weights = [learner.weight for learner in state.learners if learner.weight.requires_grad]
+    used = torch.tensor([float(weight.grad is not None) for weight in weights], device=state.device)
+    gradients = [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
+    message: Tensor = accelerator.reduce(torch.cat([loss[None], used, *gradients]), reduction="sum")
+    parts = torch.split(message, [1, len(weights), *(len(gradient) for gradient in gradients)])
+    for weight, count, gradient in zip(weights, parts[1].tolist(), parts[2:], strict=True):
+        weight.grad = gradient.view_as(weight) if count else None
+    return float(parts[0])
+
+
+def _refuse_non_finite(state: RunState, loss: float, tally: _Tally, accelerator: Accelerator) -> None:
+    """Stop at a loss that is not finite, before anything learned from it; every process sees the same loss."""
+    if np.isfinite(loss):
+        return
+    mine = [int(number) for ids, losses in tally.examples for number in ids[~torch.isfinite(losses)]]
+    culprits = sorted(gather_object(mine) if accelerator.num_processes > 1 else mine)
+    where = f"training examples {culprits}" if culprits else "no single example; a term or the gradient"
+    raise TrainingError(
+        f"step {state.step}: the loss is {loss} ({where}); nothing was learned from this step. "
+        "Lower optim.lr, set precision: fp32, or look at these examples"
+    )
+
+
+def _step_context(state: RunState) -> StepContext:
+    return StepContext(state.model, state.objective.reference, state.step, state.progress)
+
+
+def _update(state: RunState) -> None:
+    """Clip, set the rates of this step, and let the optimiser, the method and the terms move on."""
+    optim = state.recipe.optim
+    weights = [learner.weight for learner in state.learners if learner.weight.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(weights, optim.clip if optim.clip is not None else float("inf"))
+    if not torch.isfinite(norm):
+        state.optimizer.zero_grad(set_to_none=True)
+        raise TrainingError(
+            f"step {state.step}: the gradient is not finite though the loss is; nothing was learned from this step. "
+            "Lower optim.lr or set precision: fp32"
+        )
+    rates = state.rates()
+    assert optim.lr is not None
+    peak = optim.lr * schedule_factor(state.recipe.schedule, state.step, state.total_steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = peak * rates[group["stage"]] * group["rate"]
+    state.optimizer.step()
+    state.attached.after_update(state.step + 1)
+    for term in state.objective.terms:
+        term.after_update(_step_context(state))
+    state.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,194 @@
+"""Train one recipe: reuse the run if it was made, else make it, and write down what happened."""
+
+import logging
+import os
+import re
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
+
+from graft.adapters.saving import save_adapter
+from graft.errors import RunError
+from graft.eval.predict import Predictions, predict
+from graft.eval.records import RunRecord, read_record, write_examples, write_predictions, write_record
+from graft.recipes import checkpoints
+from graft.recipes.building import Materials, build, gather
+from graft.recipes.interruption import deferred
+from graft.recipes.loop import fit
+from graft.recipes.objective import Term
+from graft.recipes.options import RunOptions
+from graft.recipes.recipe import Recipe
+from graft.recipes.recording import make_record
+from graft.recipes.run import Run
+from graft.recipes.state import RunState
+from graft.recipes.watching import Display, Trackers, Watch
+
+log = logging.getLogger(__name__)
+
+
+def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[Term] = ()) -> Run:
+    """Train, score and save one run, or hand back the run of this digest that is there already.
+
+    Under `accelerate launch` every process calls this; the first one writes.
+
+    Args:
+        recipe: What to train; open values are resolved first.
+        options: Where to write, whether to resume, what to measure.
+        terms: Terms of your own on top of the recipe's; each says what it is in its `identity()`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RecipeError, DataError, CheckpointError: The recipe cannot be carried out.
+        RunError: The run folder is in use, or holds an unfinished run and `resume` is off.
+        TrainingError: A loss that is not finite, or no memory for one example.
+    """
+    options = options or RunOptions()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    materials = gather(recipe, run_kind=options.kind, terms=terms, processes=processes)
+    folder = options.out / _folder_name(materials)
+    if (folder / "record.json").exists():
+        log.info("%s is there already: nothing to train", folder)
+        return Run(folder, read_record(folder), reused=True)
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
+        accelerator = _accelerator(folder, options)
+        if accelerator.is_main_process:
+            stack.enter_context(_claim(folder, options.resume))
+        accelerator.wait_for_everyone()
+        state = build(materials, accelerator.device, terms)
+        if options.resume and (newest := checkpoints.newest(folder)) is not None:
+            checkpoints.restore(newest, state, materials.digest)
+        _train_visibly(state, materials, accelerator, folder, options)
+        predictions = _final_predictions(state, materials, accelerator, options.kind)
+        record = make_record(state, materials, predictions, options.kind, accelerator, _peak_memory(accelerator))
+        if accelerator.is_main_process:
+            if options.measure_cost:
+                from graft.recipes.cost import measure
+
+                record = record.model_copy(update={"cost": measure(recipe)})
+            _write(folder, state, materials, predictions, record)
+        accelerator.wait_for_everyone()
+        if options.track:
+            accelerator.end_training()
+    return Run(folder, record)
+
+
+def _folder_name(materials: Materials) -> str:
+    recipe = materials.recipe
+    name = f"{recipe.task.name}-{Path(recipe.model.name).name}-{recipe.method.name}-s{recipe.seed}"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('.')}-{materials.digest[:12]}"
+
+
+def _accelerator(folder: Path, options: RunOptions) -> Accelerator:
+    """Make the accelerator; precision stays the recipe's, whatever the launcher says."""
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        log_with=list(options.track) or None,
+        project_dir=str(folder),
+    )
+    if options.track:
+        accelerator.init_trackers("graft")
+    return accelerator
+
+
+def _claim(folder: Path, resume: bool) -> FileLock:
+    """Take the run folder for this process.
+
+    Raises:
+        RunError: Another live process has it, or an unfinished run would be overwritten.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"{folder}: another process is training this very run; wait for it or stop it") from error
+    newest = checkpoints.newest(folder)
+    if newest is not None and not resume:
+        lock.release()
+        raise RunError(f"{folder}: holds an unfinished run ({newest.name}); add --resume to go on, or delete it")
+    return lock
+
+
+def _train_visibly(
+    state: RunState, materials: Materials, accelerator: Accelerator, folder: Path, options: RunOptions
+) -> None:
+    main = accelerator.is_main_process
+
+    def score(scored: RunState) -> dict[str, float]:
+        if "holdout" not in materials.encoded:
+            return {}
+        found = _predict(scored, materials, "holdout", accelerator)
+        return materials.kind.metrics(materials.data.task, found.scores, found.labels)
+
+    def save(saved: RunState) -> None:
+        if main:
+            checkpoints.save(folder, saved, materials.digest)
+
+    with deferred() as interrupted, Display([state], visible=main and not options.quiet) as display:
+        watches: list[Watch] = [display, Trackers(accelerator)] if options.track else [display]
+        fit(
+            [state],
+            accelerator,
+            score=score,
+            save=save,
+            save_every=options.checkpoint_steps,
+            watches=watches,
+            interrupted=interrupted,
+        )
+
+
+def _predict(state: RunState, materials: Materials, split: str, accelerator: Accelerator) -> Predictions:
+    """Score a split in fp32, whatever the training's precision, so that a reloaded model says the same."""
+    encoded, kind = materials.encoded[split], materials.kind
+    return predict(
+        lambda batch: state.model(batch.inputs).logits,
+        kind,
+        encoded,
+        tokens=state.recipe.budget.tokens,
+        gather=gather_object if accelerator.num_processes > 1 else list,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        device=accelerator.device,
+    )
+
+
+def _final_predictions(
+    state: RunState, materials: Materials, accelerator: Accelerator, run_kind: str
+) -> dict[str, Predictions]:
+    """Score the holdout, and in a final run every validation split: once, here, and nowhere else."""
+    names = [name for name in materials.encoded if name != "train"]
+    if run_kind == "trial":
+        names = [name for name in names if name == "holdout"]
+    with state.evaluating():
+        return {name: _predict(state, materials, name, accelerator) for name in names}
+
+
+def _peak_memory(accelerator: Accelerator) -> int:
+    """Peak memory of this process: allocated on the GPU, or resident on the CPU."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(accelerator.device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _write(
+    folder: Path, state: RunState, materials: Materials, predictions: dict[str, Predictions], record: RunRecord
+) -> None:
+    """Write the run folder; the record comes last, since its presence says that all else is there."""
+    write_examples(folder.parent, materials.data)
+    save_adapter(folder / "adapter", state.model, state.attached, state.recipe.method, materials.checkpoint)
+    write_predictions(folder, predictions)
+    write_record(folder, record)
+    checkpoints.clear(folder)

@@ -1,0 +1,96 @@
+"""Who watches a run: one progress display on the terminal, and trackers through Accelerate."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Protocol, Self
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from graft.recipes.optimisation import schedule_factor
+from graft.recipes.state import RunState
+
+
+class Watch(Protocol):
+    """Is told what happens; never changes it."""
+
+    def on_step(self, state: RunState) -> None:
+        """A step is done."""
+
+    def on_evaluation(self, state: RunState) -> None:
+        """The holdout was scored."""
+
+
+class Display:
+    """One line of progress on standard error, on the main process only; a plain console shows no bar."""
+
+    def __init__(self, states: Sequence[RunState], *, visible: bool) -> None:
+        """Prepare the display.
+
+        Args:
+            states: The runs that are trained together.
+            visible: Whether to show anything.
+        """
+        self._states = states
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  {task.fields[score]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not visible,
+        )
+        self._bars = {
+            id(state): self._progress.add_task(
+                f"{state.recipe.task.name} {state.recipe.method.name} seed {state.recipe.seed}",
+                total=state.total_steps,
+                completed=state.step,
+                loss="-",
+                score="",
+            )
+            for state in states
+        }
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Show the display."""
+        self._stack.enter_context(self._progress)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the last line standing."""
+        self._stack.close()
+
+    def on_step(self, state: RunState) -> None:
+        """Move the bar."""
+        self._progress.update(self._bars[id(state)], completed=state.step, loss=f"{state.losses[-1]:.4f}")
+
+    def on_evaluation(self, state: RunState) -> None:
+        """Show the newest score."""
+        name, value = next(iter(state.evaluations[-1].scores.items()))
+        self._progress.update(self._bars[id(state)], score=f"holdout {name} {value:.2f}")
+
+
+class Trackers:
+    """Hands losses, rates and scores to the trackers that Accelerate knows."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        """Use an accelerator whose trackers are initialised."""
+        self._accelerator = accelerator
+
+    def on_step(self, state: RunState) -> None:
+        """Log the loss and the learning rate."""
+        assert state.recipe.optim.lr is not None
+        rate = state.recipe.optim.lr * schedule_factor(state.recipe.schedule, state.step - 1, state.total_steps)
+        self._accelerator.log({"train/loss": state.losses[-1], "train/lr": rate}, step=state.step)
+
+    def on_evaluation(self, state: RunState) -> None:
+        """Log the holdout's scores."""
+        newest = state.evaluations[-1]
+        self._accelerator.log({f"holdout/{name}": value for name, value in newest.scores.items()}, step=newest.step)

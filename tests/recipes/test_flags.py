@@ -1,0 +1,157 @@
+"""Flags: the canonical form, files with overrides, and mistakes that are answered with the nearest flag."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graft.errors import RecipeError
+from graft.recipes.flags import Command, merge, parse
+from graft.recipes.options import RunOptions
+from graft.recipes.recipe import Recipe
+
+
+def read(line: str, **defaults: Any) -> Command:
+    return parse(line.split(), "graft train", defaults)
+
+
+def test_the_canonical_form_is_understood() -> None:
+    command = read(
+        "--task mrpc --model minilm --method lora --method.r 16 --method.targets query,value --optim.lr 1e-3 "
+        "--schedule.epochs=2 --seed 1 --data some/where --train-size 100"
+    )
+    assert command.recipe == Recipe(
+        task={"name": "mrpc", "data": "some/where", "train_size": 100},
+        method={"name": "lora", "r": 16, "targets": ["query", "value"]},
+        optim={"lr": 0.001},
+        schedule={"epochs": 2.0},
+        seed=1,
+    )
+    assert command.options == RunOptions()
+
+
+def test_the_order_of_flags_does_not_matter() -> None:
+    assert read("--method.r 4 --method lora") == read("--method lora --method.r 4")
+
+
+def test_long_and_short_and_dashed_names_are_the_same_flag() -> None:
+    long = read("--task.name mrpc --method.name lora --task.train_size 9 --task.data x")
+    assert long == read("--task mrpc --method lora --task.train-size 9 --task.data x")
+    assert long == read("--task=mrpc --method=lora --train-size=9 --data=x")
+
+
+def test_options_of_the_run_are_not_part_of_the_recipe() -> None:
+    line = "--out there --resume --kind trial --measure-cost --checkpoint-steps 5 --track tensorboard,wandb --quiet"
+    command = read(line)
+    assert command.recipe == Recipe()
+    assert command.options == RunOptions(
+        out=Path("there"),
+        resume=True,
+        kind="trial",
+        measure_cost=True,
+        checkpoint_steps=5,
+        track=("tensorboard", "wandb"),
+        quiet=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--budget.buckets false", {"budget": {"buckets": False}}),
+        ("--budget.gradient_checkpointing", {"budget": {"gradient_checkpointing": True}}),
+        ("--optim.clip null", {"optim": {"clip": None}}),
+        ("--optim.betas 0.9,0.98", {"optim": {"betas": (0.9, 0.98)}}),
+        ("--objective.terms l2sp", {"objective": {"terms": [{"name": "l2sp"}]}}),
+        ("--task.text a,b --task.label c", {"task": {"text": ("a", "b"), "label": "c"}}),
+    ],
+)
+def test_values_get_the_type_of_their_field(line: str, expected: dict[str, Any]) -> None:
+    assert read(line).recipe == Recipe(**expected)
+
+
+def test_yaml_in_brackets_says_what_commas_cannot() -> None:
+    terms = parse(["--objective.terms", "[{name: l2sp, strength: 0.5}]"], "x").recipe.objective.terms
+    assert terms[0].strength == 0.5
+    assert parse(["--method", "{name: lora, r: 2}"], "x").recipe == Recipe(method={"name": "lora", "r": 2})
+    assert parse(["--task.text", '["a,b"]'], "x").recipe.task.text == ("a,b",)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: {name: mrpc, train_size: 50}\nmethod: {name: lora, r: 32}\noptim: {lr: 1e-3, clip: 2}\n")
+    return path
+
+
+def test_flags_override_the_file_and_leave_the_rest_of_it(file: Path) -> None:
+    recipe = read(f"--recipe {file} --method.alpha 4 --optim.lr 5e-4 --task rte").recipe
+    assert recipe == Recipe(
+        task={"name": "rte", "train_size": 50},
+        method={"name": "lora", "r": 32, "alpha": 4},
+        optim={"lr": 5e-4, "clip": 2.0},
+    )
+
+
+def test_naming_the_files_own_method_keeps_its_settings(file: Path) -> None:
+    assert read(f"--recipe {file} --method lora").recipe.method == Recipe(method={"name": "lora", "r": 32}).method
+
+
+def test_naming_another_method_drops_the_settings_of_the_files_method(file: Path) -> None:
+    assert read(f"--recipe {file} --method full").recipe.method == Recipe(method="full").method
+    adalora = read(f"--recipe {file} --method adalora --method.initial_r 20").recipe.method
+    assert adalora == Recipe(method={"name": "adalora", "initial_r": 20}).method
+
+
+def test_the_file_overrides_what_the_program_starts_from(file: Path) -> None:
+    assert read("", task={"name": "text"}).recipe.task.name == "text"
+    assert read(f"--recipe {file}", task={"name": "text"}, seed=4).recipe.task.name == "mrpc"
+    assert read(f"--recipe {file}", task={"name": "text"}, seed=4).recipe.seed == 4
+
+
+def test_merging_changes_neither_side() -> None:
+    under, over = {"optim": {"lr": 1.0}}, {"optim": {"clip": None}}
+    assert merge(under, over) == {"optim": {"lr": 1.0, "clip": None}}
+    assert under == {"optim": {"lr": 1.0}}
+    assert over == {"optim": {"clip": None}}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("--metod lora", "--metod: unknown flag; did you mean 'method'?"),
+        ("--optim.lrr 1", "--optim.lrr: unknown flag; did you mean 'optim.lr'?"),
+        ("--lr 1", "--lr: unknown flag; did you mean --optim.lr?"),
+        ("--xyzzy 1", "--xyzzy: unknown flag; see graft train --help"),
+        ("--task.text a b", "'b' belongs to no flag"),
+        ("--optim.lr", "--optim.lr: expected one argument"),
+        ("--optim.lr fast", "optim.lr: expected number"),
+        ("--method lorra", "method.name: 'lorra' is unknown; did you mean 'lora'?"),
+        ("--method full --method.r 8", "method.r: unknown key"),
+        ("--kind finale", "kind: 'finale' is not valid; did you mean 'final'?"),
+        ("--checkpoint-steps 0", "checkpoint_steps: expected greater than or equal to 1"),
+        ("--objective.terms [{name:", "begins like YAML"),
+        ("--recipe nowhere.yaml", "nowhere.yaml: cannot read the recipe file"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_would_be_right(line: str, complaint: str) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        read(line)
+    assert complaint in str(refusal.value)
+
+
+def test_a_mistake_in_the_file_names_the_file(file: Path) -> None:
+    file.write_text("optim: {lr: -1}\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        read(f"--recipe {file} --seed 1")
+
+
+def test_help_tells_every_flag_and_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        read("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert leaving.value.code == 0
+    for flag in ("--method.r INT", "--data PATH", "--optim.lr FLOAT", "--resume [BOOL]", "--strategy.share FLOAT"):
+        assert flag in text
+    assert "{full,lora,adalora}" in text
+    assert "[lora] Rank of each update. Default: 8." in text

@@ -1,0 +1,247 @@
+"""One run from recipe to folder: what it writes, that it repeats, resumes and reloads exactly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from graft import load, train
+from graft.errors import RunError, TrainingError
+from graft.eval.records import read_predictions, read_record
+from graft.recipes import checkpoints
+from graft.recipes import loop as loop_module
+from graft.recipes import step as step_module
+from graft.recipes.building import build, gather
+from graft.recipes.loop import fit
+from graft.recipes.options import RunOptions
+from graft.recipes.recipe import Recipe
+from graft.recipes.state import RunState
+
+METHODS = ["full", "lora", {"name": "adalora", "r": 2, "initial_r": 4}]
+CPU = torch.device("cpu")
+
+
+def options(folder, **changes):
+    return RunOptions(out=folder, quiet=True, **changes)
+
+
+def state_of(recipe, terms=()) -> RunState:
+    return build(gather(recipe, run_kind="final", terms=terms), CPU, terms)
+
+
+def weights_of(state: RunState) -> torch.Tensor:
+    return torch.cat([learner.weight.detach().flatten() for learner in state.learners])
+
+
+def no_score(_):
+    return {}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m if isinstance(m, str) else m["name"])
+def test_a_run_writes_what_evaluation_reads_and_reloads_exactly(tmp_path, tiny_recipe, method, family):
+    run = train(tiny_recipe(method, family), options=options(tmp_path))
+    record, predictions = read_record(run.folder), read_predictions(run.folder)
+    assert record == run.record
+    assert len(record.losses) == record.steps == 14
+    assert set(record.scores) == set(predictions) == {"holdout", "validation"}
+    assert len(predictions["validation"]) == 37
+    assert sorted(predictions["validation"].ids.tolist()) == list(range(37))
+    assert not (run.folder / checkpoints.FOLDER).exists()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        loaded = load(run.folder)
+    materials = gather(Recipe.model_validate(record.recipe), run_kind="final")
+    encoded = materials.encoded["validation"]
+    from graft.eval.predict import predict
+
+    again = predict(
+        lambda batch: loaded.model(batch.inputs).logits,
+        loaded.kind,
+        encoded,
+        tokens=loaded.recipe.budget.tokens,
+        gather=list,
+        rank=0,
+        world=1,
+        device=CPU,
+    )
+    assert np.array_equal(again.scores, predictions["validation"].scores)
+
+
+def test_the_same_recipe_gives_the_same_run_and_is_not_trained_twice(tmp_path, tiny_recipe, monkeypatch):
+    first = train(tiny_recipe("lora"), options=options(tmp_path / "a"))
+    second = train(tiny_recipe("lora"), options=options(tmp_path / "b"))
+    assert first.record.losses == second.record.losses
+    assert first.record.digest == second.record.digest
+    monkeypatch.setattr(loop_module, "train_step", lambda *_: pytest.fail("trained again"))
+    assert train(tiny_recipe("lora"), options=options(tmp_path / "a")).reused
+
+
+def test_a_loss_that_is_trained_on_falls(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("full", schedule={"epochs": 12}), options=options(tmp_path))
+    losses = run.record.losses
+    assert np.mean(losses[-7:]) < 0.7 * np.mean(losses[:7])
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m if isinstance(m, str) else m["name"])
+@pytest.mark.parametrize("killed_after", [1, 6, 7, 12])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, tiny_recipe, monkeypatch, method, killed_after):
+    recipe = tiny_recipe(method, strategy="gradual_unfreezing", schedule={"evaluate": 3})
+    whole = train(recipe, options=options(tmp_path / "whole"))
+    real = loop_module.train_step
+
+    def deadly(states, accelerator):
+        if states[0].step == killed_after:
+            raise Killed
+        real(states, accelerator)
+
+    monkeypatch.setattr(loop_module, "train_step", deadly)
+    with pytest.raises(Killed):
+        train(recipe, options=options(tmp_path / "cut", checkpoint_steps=1))
+    monkeypatch.setattr(loop_module, "train_step", real)
+    with pytest.raises(RunError, match="--resume"):
+        train(recipe, options=options(tmp_path / "cut"))
+    resumed = train(recipe, options=options(tmp_path / "cut", resume=True))
+    assert resumed.record.losses == whole.record.losses
+    assert resumed.record.evaluations == whole.record.evaluations
+    for name in ("adapter_model.safetensors", "model.safetensors"):
+        if (whole.folder / "adapter" / name).exists():
+            assert (whole.folder / "adapter" / name).read_bytes() == (resumed.folder / "adapter" / name).read_bytes()
+    assert (whole.folder / "predictions.parquet").read_bytes() == (resumed.folder / "predictions.parquet").read_bytes()
+
+
+def test_a_checkpoint_holds_what_learns_and_not_the_base(tmp_path, tiny_recipe):
+    state = state_of(tiny_recipe("lora"))
+    step_module.train_step([state], Accelerator(cpu=True))
+    path = checkpoints.save(tmp_path, state, "digest")
+    from safetensors.torch import load_file
+
+    learned = load_file(path / "learned.safetensors")
+    assert set(learned) == {learner.name for learner in state.learners}
+    assert all("lora_" in name or "heads." in name for name in learned)
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert size < 4 * sum(p.nbytes for p in learned.values()) + 80_000
+    with pytest.raises(RunError, match="another run"):
+        checkpoints.restore(path, state, "other")
+
+
+def test_micro_batches_accumulation_and_checkpointing_change_nothing_but_last_bits(tiny_recipe):
+    """Dropout is on: every example must meet the same masks however the step is cut."""
+    accelerator = Accelerator(cpu=True)
+    whole = state_of(tiny_recipe("lora"))
+    others = [
+        state_of(tiny_recipe("lora", budget={"tokens": 30})),
+        state_of(tiny_recipe("lora", budget={"tokens": 1})),
+        state_of(tiny_recipe("lora", budget={"gradient_checkpointing": True})),
+    ]
+    for state in (whole, *others):
+        for _ in range(5):
+            step_module.train_step([state], accelerator)
+    for other in others:
+        np.testing.assert_allclose(other.losses, whole.losses, rtol=2e-5)
+        torch.testing.assert_close(weights_of(other), weights_of(whole), rtol=1e-3, atol=1e-4)
+
+
+def test_runs_trained_together_equal_runs_trained_alone(tiny_recipe):
+    accelerator = Accelerator(cpu=True)
+    recipes = [tiny_recipe("lora"), tiny_recipe("lora", seed=2), tiny_recipe("full", optim={"lr": 1e-3})]
+    together = [state_of(recipe) for recipe in recipes]
+    fit(together, accelerator, score=no_score)
+    for recipe, state in zip(recipes, together, strict=True):
+        alone = state_of(recipe)
+        fit([alone], accelerator, score=no_score)
+        assert alone.losses == state.losses
+        assert torch.equal(weights_of(alone), weights_of(state))
+
+
+def test_running_out_of_memory_halves_the_micro_batches_and_changes_no_result(tiny_recipe, monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    plain, short = state_of(tiny_recipe("lora")), state_of(tiny_recipe("lora"))
+    forward = short.model.forward
+
+    def hungry(inputs, **kwargs):
+        if inputs["input_ids"].numel() > 60:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return forward(inputs, **kwargs)
+
+    monkeypatch.setattr(short.model, "forward", hungry)
+    for state in (plain, short):
+        for _ in range(3):
+            step_module.train_step([state], accelerator)
+    assert short.tokens <= 64 < plain.tokens
+    np.testing.assert_allclose(short.losses, plain.losses, rtol=2e-5)
+
+    monkeypatch.setattr(
+        short.model, "forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("CUDA out of memory."))
+    )
+    with pytest.raises(TrainingError, match="single example"):
+        step_module.train_step([short], accelerator)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_examples(tiny_recipe, monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    state = state_of(tiny_recipe("full"))
+    step_module.train_step([state], accelerator)
+    before, rows = weights_of(state), state.rows()
+    poisoned = int(state.train.ids[rows[3]])
+    real = state.kind.loss
+
+    def loss(logits, batch):
+        return torch.where(batch.ids == poisoned, torch.nan, real(logits, batch))
+
+    object.__setattr__(state, "kind", type("K", (), {"loss": staticmethod(loss), "collate": state.kind.collate})())
+    with pytest.raises(TrainingError, match=rf"step 1: .*examples \[{poisoned}\]"):
+        step_module.train_step([state], accelerator)
+    assert torch.equal(weights_of(state), before)
+
+
+def test_early_stopping_keeps_the_best_weights(tiny_recipe):
+    accelerator = Accelerator(cpu=True)
+    state = state_of(tiny_recipe("full", schedule={"evaluate": 2, "patience": 2, "epochs": 10}))
+    script = iter([50.0, 70.0, 60.0, 70.0, 90.0])
+    seen = {}
+
+    def score(scored):
+        seen[scored.step] = weights_of(scored).clone()
+        return {"accuracy": next(script)}
+
+    fit([state], accelerator, score=score)
+    assert state.step == 8
+    assert state.best_step == 4
+    assert torch.equal(weights_of(state), seen[4])
+
+
+def test_clipping_bounds_the_global_norm(tiny_recipe, monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    state = state_of(tiny_recipe("full", optim={"lr": 1e-2, "clip": 0.01}))
+    norms = []
+    real = state.optimizer.step
+
+    def step():
+        norms.append(float(torch.cat([w.weight.grad.flatten() for w in state.learners]).norm()))
+        real()
+
+    monkeypatch.setattr(state.optimizer, "step", step)
+    step_module.train_step([state], accelerator)
+    assert norms == [pytest.approx(0.01, rel=1e-4)]
+
+
+def test_a_live_process_owns_its_run_folder(tmp_path, tiny_recipe):
+    from filelock import FileLock
+
+    run = train(tiny_recipe("lora"), options=options(tmp_path))
+    (run.folder / "record.json").unlink()
+    with FileLock(run.folder / ".lock"), pytest.raises(RunError, match="another process"):
+        train(tiny_recipe("lora"), options=options(tmp_path))
+
+
+def test_paths_stay_inside_the_output_folder(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("lora"), options=options(tmp_path))
+    assert run.folder.parent == Path(tmp_path)
