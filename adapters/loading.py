@@ -63,7 +63,7 @@ def load_model(
             f"{checkpoint.name}: {family.name} is an encoder and cannot model language causally; use one of {decoders}"
         )
     loader: Any = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             loaded, report = loader.from_pretrained(
@@ -93,7 +93,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """
     if not checkpoint.has_tokenizer():
         raise CheckpointError(f"{checkpoint.path}: no tokenizer; put tokenizer.json there")
-    with _quiet():
+    with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
             known = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
@@ -234,8 +234,8 @@ def _refuse_holes(fresh: frozenset[str], resized: set[str], family: Family, chec
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' load report and progress bar: what is fresh is said by `AdaptedModel.fresh`."""
+def quiet() -> Iterator[None]:
+    """Silence transformers' load report and progress bars: what is fresh is said by `AdaptedModel.fresh`."""
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)

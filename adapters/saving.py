@@ -24,7 +24,7 @@ from torch import Tensor
 from graft.adapters.checkpoint import TOKENIZER_FILES, Checkpoint
 from graft.adapters.config import MethodSettings
 from graft.adapters.contract import Attached
-from graft.adapters.loading import to_transformers
+from graft.adapters.loading import quiet, to_transformers
 from graft.adapters.model import AdaptedModel
 from graft.errors import CheckpointError
 from graft.files import write_json
@@ -72,7 +72,8 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     form = _form(model)
     if form == "transformers":
-        to_transformers(model).save_pretrained(folder)
+        with quiet():
+            to_transformers(model).save_pretrained(folder)
         for name in TOKENIZER_FILES:
             if (checkpoint.path / name).is_file():
                 shutil.copyfile(checkpoint.path / name, folder / name)
