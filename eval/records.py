@@ -128,6 +128,9 @@ class RunRecord(_Section):
     steps: int
     """Optimiser steps done."""
 
+    planned_steps: int
+    """Optimiser steps that the recipe asks for; more than were done where training stopped early."""
+
     evaluations: list[Evaluation] = []
     """Scores in the course of training."""
 

@@ -55,6 +55,7 @@ def make_record(
             "peak_memory_bytes": peak_memory_bytes,
             "losses": state.losses,
             "steps": state.step,
+            "planned_steps": state.total_steps,
             "kept_step": state.best_step if state.best is not None else state.step,
             "evaluations": [{"step": e.step, "scores": {"holdout": e.scores}} for e in state.evaluations],
             "truncated": {name: encoded.truncated for name, encoded in materials.encoded.items()},

@@ -106,7 +106,7 @@ def load(run: str | Path) -> LoadedRun:
         seed=stream(recipe.seed, "head"),
         attention=register(),
     )
-    context = AttachContext(seed=stream(recipe.seed, "attach"), total_steps=record.steps, checkpoint=checkpoint)
+    context = AttachContext(seed=stream(recipe.seed, "attach"), total_steps=record.planned_steps, checkpoint=checkpoint)
     attached = METHODS[recipe.method.name].attach(model, recipe.method, context)
     load_adapter(folder / "adapter", model, attached)
     return LoadedRun(folder, record, recipe, model.eval(), load_tokenizer(checkpoint), kind)

@@ -69,6 +69,12 @@ def write_task(folder: Path, train: int = 61, validation: int = 37) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny models only lose by sharing their work among threads."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers and 16 dimensions, with its tokenizer; it brings a pooler."""
@@ -94,7 +100,7 @@ def tiny_recipe(tiny_bert: Path, tiny_gpt2: Path, word_task: Path) -> Callable[.
     def make(method: Any = "full", family: str = "bert", **sections: Any) -> Recipe:
         mapping: dict[str, Any] = {
             "task": {"data": str(word_task), "text": "text", "label": "label", "max_length": 24},
-            "model": str(tiny_bert if family == "bert" else tiny_gpt2),
+            "model": {"name": str(tiny_bert if family == "bert" else tiny_gpt2)},
             "method": method,
             "optim": {"lr": 1e-2},
             "schedule": {"epochs": 2, "examples": 8},

@@ -53,6 +53,7 @@ def make_record(**changes):
             "data": describe_data(make_data()),
             "checkpoint": "cd34",
             "kept_step": 2,
+            "planned_steps": 3,
             "micro_batch_tokens": 8192,
             **changes,
         }

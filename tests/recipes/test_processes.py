@@ -68,7 +68,7 @@ def test_two_processes_train_and_score_as_one_does(tmp_path, tiny_recipe):
 
 @pytest.mark.slow
 def test_a_run_killed_by_the_system_resumes_bit_for_bit(tmp_path, tiny_recipe):
-    recipe = tiny_recipe("lora", strategy="gradual_unfreezing", schedule={"epochs": 40})
+    recipe = tiny_recipe("lora", strategy="gradual_unfreezing", schedule={"epochs": 12})
     page = write_page(tmp_path / "recipes.json", [(recipe, True)])
 
     def command(out, *flags):
@@ -79,7 +79,7 @@ def test_a_run_killed_by_the_system_resumes_bit_for_bit(tmp_path, tiny_recipe):
         process = subprocess.Popen(command("cut", "--resume"), env=ENVIRONMENT)
         deadline = time.monotonic() + 120
         start = newest_step(tmp_path / "cut")
-        while newest_step(tmp_path / "cut") < start + 20 and time.monotonic() < deadline and process.poll() is None:
+        while newest_step(tmp_path / "cut") < start + 5 and time.monotonic() < deadline and process.poll() is None:
             pass
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "finished before it could be killed: nothing was shown"

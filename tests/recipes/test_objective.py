@@ -1,0 +1,145 @@
+"""Terms weigh, add and remember; L2-SP is its paper's formula; the frozen reference is what was loaded."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from domain_term import DomainTerm
+
+from graft.errors import GraftError
+from graft.recipes.building import build, gather
+from graft.recipes.l2sp import L2SP
+from graft.recipes.objective import Contribution, Term
+from graft.recipes.step import train_step
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def state_of(recipe, *terms):
+    return build(gather(recipe, run_kind="trial", terms=terms), CPU, terms)
+
+
+def quiet(recipe_maker, **sections):
+    """A recipe without dropout, so that two passes over the same examples agree."""
+    return recipe_maker(model={"dropout": 0.0}, **sections)
+
+
+def task_losses(state, rows):
+    batch = state.kind.collate(state.train, rows.tolist())
+    with torch.no_grad():
+        return state.kind.loss(state.model(batch.inputs).logits, batch), batch
+
+
+class Weigher(Term):
+    """Weighs every example by its id and adds a constant loss per example."""
+
+    name = "weigher"
+
+    def identity(self):
+        return {"name": self.name}
+
+    def on_batch(self, context):
+        return Contribution(weights=context.batch.ids.float(), losses=torch.full((len(context.batch),), 3.0))
+
+    def loss(self, step):
+        return torch.tensor(0.25)
+
+
+def test_weights_losses_and_a_loss_per_step_combine(tiny_recipe, accelerator):
+    state = state_of(quiet(tiny_recipe), Weigher())
+    rows = state.rows()
+    losses, batch = task_losses(state, rows)
+    expected = (losses * batch.ids).sum() / len(rows) + 3.0 + 0.25
+    train_step([state], accelerator)
+    assert state.losses == [pytest.approx(float(expected), rel=1e-5)]
+
+
+def test_two_terms_multiply_their_weights(tiny_recipe, accelerator):
+    class Other(Weigher):
+        name = "other"
+
+    state = state_of(quiet(tiny_recipe), Weigher(), Other())
+    rows = state.rows()
+    losses, batch = task_losses(state, rows)
+    train_step([state], accelerator)
+    assert state.losses[0] == pytest.approx(float((losses * batch.ids**2).sum() / len(rows) + 2 * 3.25), rel=1e-5)
+
+
+def test_l2sp_is_half_the_squared_distance_of_what_was_pretrained(tiny_recipe, accelerator):
+    recipe = quiet(tiny_recipe, objective={"terms": [{"name": "l2sp", "strength": 0.7}]})
+    state = state_of(recipe)
+    before = {n: p.detach().clone() for n, p in state.model.named_parameters() if n.startswith("backbone.")}
+    for _ in range(2):
+        train_step([state], accelerator)
+    moved = sum(((dict(state.model.named_parameters())[n] - p) ** 2).sum().item() for n, p in before.items())
+    assert moved > 0
+    rows = state.rows()
+    losses, _ = task_losses(state, rows)
+    train_step([state], accelerator)
+    assert state.losses[2] == pytest.approx(float(losses.mean()) + 0.5 * 0.7 * moved, rel=1e-4)
+
+
+def test_l2sp_pulls(tiny_recipe, accelerator):
+    def distance(strength):
+        state = state_of(tiny_recipe(objective={"terms": [{"name": "l2sp", "strength": strength}]}))
+        for _ in range(6):
+            train_step([state], accelerator)
+        return state.objective.reference.distance_squared().item()
+
+    assert distance(10.0) < 0.5 * distance(0.0)
+
+
+def test_l2sp_refuses_a_method_that_leaves_the_pretrained_weights_alone(tiny_recipe, accelerator):
+    state = state_of(tiny_recipe("lora", objective={"terms": "l2sp"}))
+    with pytest.raises(GraftError, match="nothing pretrained is learning"):
+        train_step([state], accelerator)
+
+
+def test_a_reference_is_taken_before_the_method_touches_the_base(tiny_recipe):
+    """It stays what was loaded, whatever becomes of the model."""
+    state = state_of(tiny_recipe(objective={"terms": "l2sp"}))
+    assert float(state.objective.reference.distance_squared()) == 0.0
+    with torch.no_grad():
+        next(state.model.backbone.parameters()).add_(1.0)
+    assert float(state.objective.reference.distance_squared()) > 0.0
+
+
+def test_a_terms_module_learns_and_its_stream_goes_round(tiny_recipe, accelerator):
+    term = DomainTerm()
+    state = state_of(tiny_recipe("lora"), term)
+    before = term._discriminator.weight.detach().clone()
+    for _ in range(11):
+        train_step([state], accelerator)
+    assert not torch.equal(before, term._discriminator.weight)
+    assert any(learner.name == "term.domain.weight" for learner in state.learners)
+    assert int(term.steps) == 11
+    counts = np.bincount(np.concatenate(term.seen), minlength=11)
+    assert counts.tolist() == [5] * 11  # 11 steps of 5 go round 11 examples 5 times
+
+
+def test_a_terms_module_starts_from_the_seed_alone(tiny_recipe):
+    def start(seed, noise):
+        torch.manual_seed(noise)
+        return state_of(tiny_recipe("lora", seed=seed), DomainTerm()).objective.modules["domain"].weight.detach()
+
+    assert torch.equal(start(1, 5), start(1, 6))
+    assert not torch.equal(start(1, 5), start(2, 5))
+
+
+def test_a_term_that_is_an_object_changes_the_digest(tiny_recipe):
+    def digest(*terms):
+        return gather(tiny_recipe(), run_kind="trial", terms=terms).digest
+
+    assert len({digest(), digest(DomainTerm(5)), digest(DomainTerm(6))}) == 3
+    assert digest(DomainTerm(5)) == digest(DomainTerm(5))
+    with pytest.raises(NotImplementedError, match="identity"):
+        digest(type("Nameless", (Term,), {"name": "nameless"})())
+
+
+def test_l2sp_names_itself():
+    assert L2SP(0.5).identity() == {"name": "l2sp", "strength": 0.5}

@@ -1,0 +1,63 @@
+"""Trials, trackers, cost figures and interruptions: what happens around a run."""
+
+import os
+import signal
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from graft import train
+from graft.recipes import checkpoints
+from graft.recipes import loop as loop_module
+from graft.recipes.options import RunOptions
+
+
+def options(folder, **changes):
+    return RunOptions(out=folder, quiet=True, **changes)
+
+
+def test_a_trial_never_looks_at_the_validation_split(tmp_path, tiny_recipe):
+    trial = train(tiny_recipe("lora"), options=options(tmp_path, kind="trial"))
+    final = train(tiny_recipe("lora"), options=options(tmp_path))
+    assert set(trial.record.scores) == {"holdout"}
+    assert trial.folder != final.folder
+    assert trial.record.losses == final.record.losses
+
+
+def test_trackers_get_every_loss_and_every_score(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("lora"), options=options(tmp_path, track=("tensorboard",)))
+    events = EventAccumulator(str(run.folder / "graft"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(run.record.losses, rel=1e-6)
+    scores = [evaluation.scores["holdout"]["accuracy"] for evaluation in run.record.evaluations]
+    assert [event.value for event in events.Scalars("holdout/accuracy")] == pytest.approx(scores)
+
+
+@pytest.mark.slow
+def test_cost_is_measured_in_a_process_of_its_own(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("lora"), options=options(tmp_path, measure_cost=True))
+    cost = run.record.cost
+    assert cost["steps"] == 14
+    assert cost["peak_memory_bytes"] >= cost["memory_before_training_bytes"] > 50e6
+    assert cost["samples_per_second"] == pytest.approx(8 / cost["seconds_per_step"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_itself_between_steps_and_goes_on(tmp_path, tiny_recipe, monkeypatch, number):
+    whole = train(tiny_recipe("lora"), options=options(tmp_path / "whole"))
+    real = loop_module.train_step
+
+    def interrupting(states, accelerator):
+        real(states, accelerator)
+        if states[0].step == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop_module, "train_step", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe("lora"), options=options(tmp_path / "cut"))
+    (folder,) = (tmp_path / "cut").glob("custom-*")
+    assert checkpoints.newest(folder).name == "step-00000003"
+    monkeypatch.setattr(loop_module, "train_step", real)
+    resumed = train(tiny_recipe("lora"), options=options(tmp_path / "cut", resume=True))
+    assert resumed.record.losses == whole.record.losses
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
