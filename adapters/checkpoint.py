@@ -4,7 +4,6 @@ Only safetensors are accepted: a pickled checkpoint can run code when it is read
 names it, and nothing of the checkpoint is executed.
 """
 
-import difflib
 import importlib.metadata
 import json
 import logging
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from graft.adapters.config import ModelConfig
-from graft.errors import CheckpointError
+from graft.errors import CheckpointError, nearest
 from graft.files import fingerprint, inside, sha256_file
 
 logger = logging.getLogger(__name__)
@@ -200,8 +199,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
     if Path(hub_id).is_absolute() or hub_id.startswith((".", "~")):
         raise CheckpointError(f"model.name: there is no folder {hub_id}; check the path")
-    near = difflib.get_close_matches(hub_id, MODELS, n=1)
-    hint = f"; did you mean the alias {near[0]!r}?" if near else ""
+    hint = nearest(hub_id, MODELS)
     at = f" at revision {revision!r}" if revision else ""
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=PATTERNS))

@@ -4,13 +4,12 @@ A row is data about transformers' own module names. Everything that must know an
 the tests check each row against a tiny random model of its family.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from graft.errors import CheckpointError, RecipeError
+from graft.errors import CheckpointError, RecipeError, nearest
 
 NativePooling = Literal["pooler", "first", "last", "config"]
 
@@ -271,10 +270,9 @@ def family_of(model_type: str, where: str) -> Family:
     """
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    near = difflib.get_close_matches(model_type, FAMILIES, n=1)
-    hint = f" (nearest: {near[0]})" if near else ""
     raise CheckpointError(
-        f"{where}: architecture {model_type!r} is not supported{hint}; use one of {', '.join(sorted(FAMILIES))}"
+        f"{where}: architecture {model_type!r} is not supported{nearest(model_type, FAMILIES)}; "
+        f"use one of {', '.join(sorted(FAMILIES))}"
     )
 
 
@@ -325,9 +323,7 @@ def _paths(family: Family, target: str, *, pooler: bool) -> list[str]:
     extra = ["pooler"] if pooler and family.pooler_linear is not None else []
     known = [ALL_LINEAR, *family.linears, *extra]
     paths = [*known, *family.linears.values(), *(path.rpartition(".")[2] for path in family.linears.values())]
-    near = difflib.get_close_matches(target, paths, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise RecipeError(
-        f"method.targets: {target!r} is no linear layer of {family.name}{hint} Use {', '.join(known)}, "
-        "or a path within a layer"
+        f"method.targets: {target!r} is no linear layer of {family.name}{nearest(target, paths)}; "
+        f"use {', '.join(known)}, or a path within a layer"
     )

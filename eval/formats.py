@@ -16,8 +16,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from graft.errors import DataError
-from graft.eval.names import nearest
+from graft.errors import DataError, nearest
 
 logger = logging.getLogger(__name__)
 

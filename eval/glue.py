@@ -10,9 +10,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from graft.errors import RecipeError
+from graft.errors import RecipeError, nearest
 from graft.eval.metrics import METRICS
-from graft.eval.names import nearest
 from graft.eval.tasks import TASKS
 
 # The keys under which evaluate's own GLUE metric reports.

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from graft.errors import DataError, RecipeError
+from graft.errors import DataError, RecipeError, nearest
 from graft.eval import labels as label_columns
 from graft.eval.config import KindName, TaskConfig
 from graft.eval.formats import Table, TsvLayout
 from graft.eval.metrics import DEFAULT_METRICS, METRICS
-from graft.eval.names import nearest
 from graft.eval.sources import read_hub, read_local
 from graft.eval.splits import Labels, Split, group_holdout, nested_subset
 from graft.files import fingerprint

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from graft.errors import RecipeError
+from graft.errors import RecipeError, nearest
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe, from_mapping, read_yaml
-from graft.recipes.refusal import branches, explain, nearest
+from graft.recipes.refusal import branches, explain
 
 _SHORT = {"data": "task.data", "train-size": "task.train_size"}
 """Flags for what is asked for so often that its section goes without saying."""
@@ -255,7 +255,7 @@ def _read(argv: Sequence[str], parser: argparse.ArgumentParser, known: set[str])
             raise RecipeError(f"{argument!r} belongs to no flag; lists are written with commas: `--task.text a,b`")
         name = argument[2:].partition("=")[0]
         inside = [f"--{flag}" for flag in sorted(known) if flag.endswith(f".{name}")]  # `--lr` for `--optim.lr`
-        meant = f"; did you mean {' or '.join(inside)}?" if inside else nearest(name, known, listed=False)
+        meant = f" (did you mean {' or '.join(inside)}?)" if inside else nearest(name, known)
         raise RecipeError(f"--{name}: unknown flag{meant or f'; see {parser.prog} --help'}")
     return vars(given)
 

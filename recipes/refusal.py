@@ -1,6 +1,5 @@
 """Why a recipe is refused, in one line per mistake: its dotted path, what was wrong, and the nearest valid name."""
 
-import difflib
 import re
 import types
 from collections.abc import Iterable
@@ -9,23 +8,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from graft.errors import nearest
 
-def nearest(wrong: str, valid: Iterable[str], listed: bool = True) -> str:
-    """Point at the valid name that a wrong one probably meant.
 
-    Args:
-        wrong: What was given.
-        valid: What could have been given.
-        listed: Where nothing is near, name all that is valid.
-
-    Returns:
-        A clause such as `; did you mean 'lora'?`, or nothing.
-    """
+def _valid(wrong: str, valid: Iterable[str]) -> str:
+    """Point at the nearest valid name or, where none is near, list them all."""
     names = sorted(valid)
-    match = difflib.get_close_matches(wrong.lower(), names, n=1, cutoff=0.55)
-    if match:
-        return f"; did you mean {match[0]!r}?"
-    return f"; valid: {', '.join(names)}" if names and listed else ""
+    return nearest(wrong, names) or (f"; valid: {', '.join(names)}" if names else "")
 
 
 def branches(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -47,7 +36,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
         root: The model that was validated, whose fields name what would have been valid.
 
     Returns:
-        Lines such as `optim.lrr: unknown key; did you mean 'lr'?`.
+        Lines such as `optim.lrr: unknown key (did you mean 'lr'?)`.
     """
     return "\n".join(_line(details, root) for details in error.errors(include_url=False))
 
@@ -57,15 +46,15 @@ def _line(details: ErrorDetails, root: type[BaseModel]) -> str:
     where, context, given = ".".join(path) or "recipe", details.get("ctx", {}), details["input"]
     match details["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key{nearest(path[-1], known)}"
+            return f"{where}: unknown key{_valid(path[-1], known)}"
         case "union_tag_invalid":
             expected = re.findall(r"'([^']*)'", str(context["expected_tags"]))
-            return f"{where}.name: {context['tag']!r} is unknown{nearest(str(context['tag']), expected)}"
+            return f"{where}.name: {context['tag']!r} is unknown{_valid(str(context['tag']), expected)}"
         case "union_tag_not_found":
             return f"{where}.name: missing; say which one is meant, as in `{where}: {{name: ...}}`"
         case "literal_error":
             expected = re.findall(r"'([^']*)'", str(context["expected"]))
-            return f"{where}: {given!r} is not valid{nearest(str(given), expected)}"
+            return f"{where}: {given!r} is not valid{_valid(str(given), expected)}"
         case "missing":
             return f"{where}: missing; give it a value"
         case "value_error":

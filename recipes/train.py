@@ -28,7 +28,7 @@ from graft.recipes.recipe import Recipe
 from graft.recipes.recording import make_record
 from graft.recipes.run import Run
 from graft.recipes.state import RunState
-from graft.recipes.watching import Display, Trackers, Watch
+from graft.recipes.watching import Display, Trackers, Watch, check_trackers
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
         TrainingError: A loss that is not finite, or no memory for one example.
     """
     options = options or RunOptions()
+    check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     materials = gather(recipe, run_kind=options.kind, terms=terms, processes=processes)
     folder = options.out / _folder_name(materials)

@@ -6,11 +6,28 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from graft.errors import RunError, nearest
 from graft.recipes.optimisation import schedule_factor
 from graft.recipes.state import RunState
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that Accelerate would pass over in silence.
+
+    Raises:
+        RunError: A name is unknown, or its package is not installed.
+    """
+    known = sorted(LOGGER_TYPE_TO_CLASS)
+    installed = {str(kind) for kind in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise RunError(f"--track: no tracker {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        if name not in installed:
+            raise RunError(f"--track: the package of {name} is not installed; pip install {name}, or leave it out")
 
 
 class Watch(Protocol):

@@ -116,7 +116,7 @@ def test_damaged_or_incomplete_weights_are_refused_and_not_trained_from_random_o
 
 def test_a_name_that_is_nothing_is_refused_with_the_nearest_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="did you mean the alias 'minilm'"):
+    with pytest.raises(CheckpointError, match="did you mean 'minilm'"):
         _resolve("minilmm")
     with pytest.raises(CheckpointError, match=r"no folder \./missing"):
         _resolve("./missing")

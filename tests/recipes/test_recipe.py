@@ -272,7 +272,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 
 def test_python_is_refused_in_the_same_words_as_yaml() -> None:
-    with pytest.raises(RecipeError, match=r"method\.name: 'lorra' is unknown; did you mean 'lora'\?"):
+    with pytest.raises(RecipeError, match=r"method\.name: 'lorra' is unknown \(did you mean 'lora'\?\)"):
         Recipe(method="lorra")
 
 

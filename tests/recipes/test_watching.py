@@ -7,6 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from graft import train
+from graft.errors import RunError
 from graft.recipes import checkpoints
 from graft.recipes import loop as loop_module
 from graft.recipes.options import RunOptions
@@ -31,6 +32,13 @@ def test_trackers_get_every_loss_and_every_score(tmp_path, tiny_recipe):
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(run.record.losses, rel=1e-6)
     scores = [evaluation.scores["holdout"]["accuracy"] for evaluation in run.record.evaluations]
     assert [event.value for event in events.Scalars("holdout/accuracy")] == pytest.approx(scores)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("tensorbord", "tensorboard"), ("aim", "pip install aim")])
+def test_a_tracker_that_is_not_there_is_refused_before_training(tmp_path, tiny_recipe, name, hint):
+    with pytest.raises(RunError, match=hint):
+        train(tiny_recipe("lora"), options=options(tmp_path, track=(name,)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
