@@ -65,9 +65,10 @@ class LoadedRun:
         Returns:
             (B, outputs) logits; for a language model (B, T, vocabulary), padded at the right.
         """
-        rows = [text if isinstance(text, str) else list(text) for text in texts]
+        rows = [(text,) if isinstance(text, str) else text for text in texts]
+        columns = [list(column) for column in zip(*rows, strict=True)]
         inputs = self.tokenizer(
-            rows, truncation=True, max_length=self.recipe.task.max_length, padding=True, return_tensors="pt"
+            *columns, truncation=True, max_length=self.recipe.task.max_length, padding=True, return_tensors="pt"
         )
         with torch.inference_mode():
             logits: Tensor = self.model(dict(inputs)).logits

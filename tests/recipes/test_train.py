@@ -1,5 +1,6 @@
 """One run from recipe to folder: what it writes, that it repeats, resumes and reloads exactly."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_a_run_writes_what_evaluation_reads_and_reloads_exactly(tmp_path, tiny_r
         device=CPU,
     )
     assert np.array_equal(again.scores, predictions["validation"].scores)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_loaded_run_scores_texts_as_it_was_scored(tmp_path, tiny_recipe, word_task, family):
+    run = train(tiny_recipe("lora", family), options=options(tmp_path))
+    rows = [json.loads(line) for line in (word_task / "validation.jsonl").read_text().splitlines()]
+    logits = load(run.folder).logits([row["text"] for row in rows])
+    np.testing.assert_allclose(logits.numpy(), read_predictions(run.folder)["validation"].scores, atol=1e-5)
 
 
 def test_the_same_recipe_gives_the_same_run_and_is_not_trained_twice(tmp_path, tiny_recipe, monkeypatch):
