@@ -48,12 +48,11 @@ class Materials:
     digest: str
 
 
-def gather(recipe: Recipe, *, run_kind: str, terms: Sequence[Term] = (), processes: int = 1) -> Materials:
+def gather(recipe: Recipe, *, terms: Sequence[Term] = (), processes: int = 1) -> Materials:
     """Find and read what a recipe names, and tell the digest of the run.
 
     Args:
         recipe: As the user gave it.
-        run_kind: `trial` or `final`; they score different splits, so they are different runs.
         terms: Terms that no recipe names, handed over as objects.
         processes: Over how many the run is spread; like threads, it changes the last bits of a gradient.
 
@@ -72,7 +71,6 @@ def gather(recipe: Recipe, *, run_kind: str, terms: Sequence[Term] = (), process
         recipe,
         data_fingerprint=data.fingerprint,
         checkpoint_digest=checkpoint.digest,
-        kind=run_kind,
         versions={
             f"task.{data.task.name}": data.task.version,
             f"method.{recipe.method.name}": METHODS[recipe.method.name].version,

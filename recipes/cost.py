@@ -72,7 +72,7 @@ def _main(page: Path, steps: int) -> dict[str, Any]:
     from graft.recipes.step import train_step
 
     recipe = Recipe.model_validate(json.loads(page.read_text()))
-    materials = gather(recipe, run_kind="trial")
+    materials = gather(recipe)
     torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
     state = build(materials, accelerator.device)

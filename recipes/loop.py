@@ -76,8 +76,7 @@ def _evaluates(state: RunState) -> bool:
 
 def _evaluate(state: RunState, score: Score) -> None:
     """Score the holdout, remember the best weights, and stop early when nothing better came for long enough."""
-    with state.evaluating():
-        scores = score(state)
+    scores = score(state)
     if not scores:
         return
     state.evaluations.append(Evaluation(state.step, scores))

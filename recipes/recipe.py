@@ -242,7 +242,7 @@ def resolved(recipe: Recipe) -> Recipe:
 
 
 def identity(
-    recipe: Recipe, data_fingerprint: str, checkpoint_digest: str, kind: str, versions: Mapping[str, int]
+    recipe: Recipe, data_fingerprint: str, checkpoint_digest: str, versions: Mapping[str, int]
 ) -> dict[str, Any]:
     """Collect what a run's result depends on, and nothing else.
 
@@ -253,7 +253,6 @@ def identity(
         recipe: A resolved recipe.
         data_fingerprint: The content of all splits, in order, and the kind of task.
         checkpoint_digest: The content of weights, config and tokenizer.
-        kind: `trial` or `final`.
         versions: Versions of the rows that the recipe names, such as `{"method.lora": 1, "task.mrpc": 1}`.
 
     Returns:
@@ -272,20 +271,17 @@ def identity(
         "recipe": {key: value for key, value in fields.items() if value != {}},
         "data": data_fingerprint,
         "checkpoint": checkpoint_digest,
-        "kind": kind,
         "versions": dict(versions),
     }
 
 
-def digest(
-    recipe: Recipe, data_fingerprint: str, checkpoint_digest: str, kind: str, versions: Mapping[str, int]
-) -> str:
+def digest(recipe: Recipe, data_fingerprint: str, checkpoint_digest: str, versions: Mapping[str, int]) -> str:
     """Name a run by what its result depends on; arguments and errors as for `identity`.
 
     Returns:
         64 lower-case hexadecimal digits.
     """
-    return fingerprint(identity(recipe, data_fingerprint, checkpoint_digest, kind, versions))
+    return fingerprint(identity(recipe, data_fingerprint, checkpoint_digest, versions))
 
 
 def _told_apart(model: BaseModel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from graft.eval.predict import Predictions
 from graft.eval.records import RunRecord, describe_data
 from graft.recipes.building import Materials
 from graft.recipes.recipe import canonical
+from graft.recipes.scoring import metrics_of
 from graft.recipes.state import RunState
 
 _PACKAGES = ("graft-nlp", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -40,15 +41,13 @@ def make_record(
     Returns:
         The record, without cost figures.
     """
-    task = materials.data.task
-    scores = {name: materials.kind.metrics(task, found.scores, found.labels) for name, found in predictions.items()}
     return RunRecord.model_validate(
         {
             "digest": materials.digest,
             "kind": run_kind,
             "recipe": canonical(materials.recipe),
-            "scores": scores,
-            "primary_metric": task.metrics[0],
+            "scores": metrics_of(materials, predictions),
+            "primary_metric": materials.data.task.metrics[0],
             "parameters": count_parameters(state),
             "train_seconds": state.seconds,
             "samples_per_second": state.examples_seen / state.seconds if state.seconds else 0.0,

@@ -11,15 +11,23 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
-from graft.adapters.saving import save_adapter
+from graft.adapters.saving import load_adapter, save_adapter
 from graft.errors import RunError
-from graft.eval.predict import Predictions, predict
-from graft.eval.records import RunRecord, read_record, write_examples, write_predictions, write_record
+from graft.eval.predict import Predictions
+from graft.eval.records import (
+    RECORD,
+    RunRecord,
+    read_predictions,
+    read_record,
+    write_examples,
+    write_predictions,
+    write_record,
+)
 from graft.recipes import checkpoints
 from graft.recipes.building import Materials, build, gather
+from graft.recipes.cost import measure
 from graft.recipes.interruption import deferred
 from graft.recipes.loop import fit
 from graft.recipes.objective import Term
@@ -27,6 +35,7 @@ from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe
 from graft.recipes.recording import make_record
 from graft.recipes.run import Run
+from graft.recipes.scoring import HOLDOUT, metrics_of, score_splits, splits_of
 from graft.recipes.state import RunState
 from graft.recipes.watching import Display, Trackers, Watch, check_trackers
 
@@ -35,6 +44,8 @@ log = logging.getLogger(__name__)
 
 def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[Term] = ()) -> Run:
     """Train, score and save one run, or hand back the run of this digest that is there already.
+
+    A final run whose trial is there is not trained again either: its validation splits are scored, once.
 
     Under `accelerate launch` every process calls this; the first one writes.
 
@@ -54,11 +65,12 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
     options = options or RunOptions()
     check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    materials = gather(recipe, run_kind=options.kind, terms=terms, processes=processes)
+    materials = gather(recipe, terms=terms, processes=processes)
     folder = options.out / _folder_name(materials)
-    if (folder / "record.json").exists():
+    there = read_record(folder) if (folder / RECORD).exists() else None
+    if there is not None and (there.kind == "final" or options.kind == "trial"):
         log.info("%s is there already: nothing to train", folder)
-        return Run(folder, read_record(folder), reused=True)
+        return Run(folder, there, reused=True)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
@@ -67,21 +79,46 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
             stack.enter_context(_claim(folder, options.resume))
         accelerator.wait_for_everyone()
         state = build(materials, accelerator.device, terms)
-        if options.resume and (newest := checkpoints.newest(folder)) is not None:
-            checkpoints.restore(newest, state, materials.digest)
-        _train_visibly(state, materials, accelerator, folder, options)
-        predictions = _final_predictions(state, materials, accelerator, options.kind)
-        record = make_record(state, materials, predictions, options.kind, accelerator, _peak_memory(accelerator))
-        if accelerator.is_main_process:
-            if options.measure_cost:
-                from graft.recipes.cost import measure
-
-                record = record.model_copy(update={"cost": measure(recipe)})
-            _write(folder, state, materials, predictions, record)
+        if there is not None:
+            record = _promote(there, state, materials, accelerator, folder)
+        else:
+            record = _make(state, materials, accelerator, folder, options)
         accelerator.wait_for_everyone()
         if options.track:
             accelerator.end_training()
     return Run(folder, record)
+
+
+def _make(
+    state: RunState, materials: Materials, accelerator: Accelerator, folder: Path, options: RunOptions
+) -> RunRecord:
+    """Train, score and write a run."""
+    if options.resume and (newest := checkpoints.newest(folder)) is not None:
+        checkpoints.restore(newest, state, materials.digest)
+    _train_visibly(state, materials, accelerator, folder, options)
+    predictions = score_splits(state, materials, splits_of(materials, options.kind), accelerator)
+    record = make_record(state, materials, predictions, options.kind, accelerator, _peak_memory(accelerator))
+    if accelerator.is_main_process:
+        if options.measure_cost:
+            record = record.model_copy(update={"cost": measure(materials.recipe)})
+        _write(folder, state, materials, predictions, record)
+    return record
+
+
+def _promote(
+    trial: RunRecord, state: RunState, materials: Materials, accelerator: Accelerator, folder: Path
+) -> RunRecord:
+    """Make a trial final: it is trained already, so all that is left is to score the validation splits, once."""
+    log.info("%s was trained as a trial: only scoring is left", folder)
+    load_adapter(folder / "adapter", state.model, state.attached)
+    names = [name for name in splits_of(materials, "final") if name not in trial.scores]
+    added = score_splits(state, materials, names, accelerator)
+    scores = trial.scores | metrics_of(materials, added)
+    record = trial.model_copy(update={"kind": "final", "scores": scores})
+    if accelerator.is_main_process:
+        write_predictions(folder, read_predictions(folder) | added)
+        write_record(folder, record)
+    return record
 
 
 def _folder_name(materials: Materials) -> str:
@@ -128,10 +165,7 @@ def _train_visibly(
     main = accelerator.is_main_process
 
     def score(scored: RunState) -> dict[str, float]:
-        if "holdout" not in materials.encoded:
-            return {}
-        found = _predict(scored, materials, "holdout", accelerator)
-        return materials.kind.metrics(materials.data.task, found.scores, found.labels)
+        return metrics_of(materials, score_splits(scored, materials, [HOLDOUT], accelerator))[HOLDOUT]
 
     def save(saved: RunState) -> None:
         if main:
@@ -148,32 +182,6 @@ def _train_visibly(
             watches=watches,
             interrupted=interrupted,
         )
-
-
-def _predict(state: RunState, materials: Materials, split: str, accelerator: Accelerator) -> Predictions:
-    """Score a split in fp32, whatever the training's precision, so that a reloaded model says the same."""
-    encoded, kind = materials.encoded[split], materials.kind
-    return predict(
-        lambda batch: state.model(batch.inputs).logits,
-        kind,
-        encoded,
-        tokens=state.recipe.budget.tokens,
-        gather=gather_object if accelerator.num_processes > 1 else list,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        device=accelerator.device,
-    )
-
-
-def _final_predictions(
-    state: RunState, materials: Materials, accelerator: Accelerator, run_kind: str
-) -> dict[str, Predictions]:
-    """Score the holdout, and in a final run every validation split: once, here, and nowhere else."""
-    names = [name for name in materials.encoded if name != "train"]
-    if run_kind == "trial":
-        names = [name for name in names if name == "holdout"]
-    with state.evaluating():
-        return {name: _predict(state, materials, name, accelerator) for name in names}
 
 
 def _peak_memory(accelerator: Accelerator) -> int:

@@ -21,7 +21,7 @@ def accelerator():
 
 
 def state_of(recipe, *terms):
-    return build(gather(recipe, run_kind="trial", terms=terms), CPU, terms)
+    return build(gather(recipe, terms=terms), CPU, terms)
 
 
 def quiet(recipe_maker, **sections):
@@ -133,7 +133,7 @@ def test_a_terms_module_starts_from_the_seed_alone(tiny_recipe):
 
 def test_a_term_that_is_an_object_changes_the_digest(tiny_recipe):
     def digest(*terms):
-        return gather(tiny_recipe(), run_kind="trial", terms=terms).digest
+        return gather(tiny_recipe(), terms=terms).digest
 
     assert len({digest(), digest(DomainTerm(5)), digest(DomainTerm(6))}) == 3
     assert digest(DomainTerm(5)) == digest(DomainTerm(5))

@@ -22,7 +22,7 @@ from graft.recipes.recipe import (
     to_yaml,
 )
 
-CONTENT = {"data_fingerprint": "d" * 64, "checkpoint_digest": "c" * 64, "kind": "final", "versions": {"method.lora": 1}}
+CONTENT = {"data_fingerprint": "d" * 64, "checkpoint_digest": "c" * 64, "versions": {"method.lora": 1}}
 
 CLOSED = {"optim": {"lr": 1e-3}, "precision": "fp32", "threads": 2}
 """What leaves nothing open, so that no test depends on the machine."""
@@ -100,8 +100,8 @@ def test_the_list_of_changes_covers_every_field_of_the_recipe() -> None:
     assert fields - changed == content
 
 
-@pytest.mark.parametrize("argument", ["data_fingerprint", "checkpoint_digest", "kind", "versions"])
-def test_content_kind_and_row_versions_are_part_of_the_digest(argument: str) -> None:
+@pytest.mark.parametrize("argument", ["data_fingerprint", "checkpoint_digest", "versions"])
+def test_content_and_row_versions_are_part_of_the_digest(argument: str) -> None:
     recipe = resolved(from_mapping(CLOSED))
     other = {**CONTENT, argument: {"method.lora": 2} if argument == "versions" else "other"}
     assert digest(recipe, **other) != digest(recipe, **CONTENT)

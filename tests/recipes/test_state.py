@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def state_of(recipe):
-    return build(gather(recipe, run_kind="trial"), CPU)
+    return build(gather(recipe), CPU)
 
 
 def training_stages(state):

@@ -29,7 +29,7 @@ def options(folder, **changes):
 
 
 def state_of(recipe, terms=()) -> RunState:
-    return build(gather(recipe, run_kind="final", terms=terms), CPU, terms)
+    return build(gather(recipe, terms=terms), CPU, terms)
 
 
 def weights_of(state: RunState) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_a_run_writes_what_evaluation_reads_and_reloads_exactly(tmp_path, tiny_r
     with torch.random.fork_rng():
         torch.manual_seed(99)
         loaded = load(run.folder)
-    materials = gather(Recipe.model_validate(record.recipe), run_kind="final")
+    materials = gather(Recipe.model_validate(record.recipe))
     encoded = materials.encoded["validation"]
     from graft.eval.predict import predict
 

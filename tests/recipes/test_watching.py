@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from graft import train
 from graft.errors import RunError
+from graft.eval.records import read_predictions, read_record
 from graft.recipes import checkpoints
 from graft.recipes import loop as loop_module
 from graft.recipes.options import RunOptions
@@ -19,10 +20,21 @@ def options(folder, **changes):
 
 def test_a_trial_never_looks_at_the_validation_split(tmp_path, tiny_recipe):
     trial = train(tiny_recipe("lora"), options=options(tmp_path, kind="trial"))
-    final = train(tiny_recipe("lora"), options=options(tmp_path))
-    assert set(trial.record.scores) == {"holdout"}
-    assert trial.folder != final.folder
-    assert trial.record.losses == final.record.losses
+    assert set(trial.record.scores) == set(read_predictions(trial.folder)) == {"holdout"}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_trial_becomes_final_without_being_trained_again(tmp_path, tiny_recipe, monkeypatch, method):
+    whole = train(tiny_recipe(method), options=options(tmp_path / "whole"))
+    trial = train(tiny_recipe(method), options=options(tmp_path / "trial", kind="trial"))
+    monkeypatch.setattr(loop_module, "train_step", lambda *_: pytest.fail("trained again"))
+    final = train(tiny_recipe(method), options=options(tmp_path / "trial"))
+    assert final.folder == trial.folder
+    assert final.record.scores == whole.record.scores
+    assert (final.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
+    assert read_record(final.folder) == final.record
+    assert final.record.kind == "final"
+    assert train(tiny_recipe(method), options=options(tmp_path / "trial", kind="trial")).reused
 
 
 def test_trackers_get_every_loss_and_every_score(tmp_path, tiny_recipe):
