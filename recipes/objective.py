@@ -59,7 +59,7 @@ class BatchContext:
 
     Attributes:
         batch: The examples, B of them.
-        outputs: What the model said.
+        outputs: What the model said, in fp32 whatever the precision of the forward pass.
         losses: The task's loss of each example, summed over its units, (B,); none on a term's own stream.
         step: The optimiser step, counted from 0.
         progress: Share of the run that is done, in [0, 1).

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
+from graft.adapters.model import Outputs
 from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
 from graft.recipes.batching import Rows, micro_batches, stream_rows
@@ -124,7 +125,9 @@ def _forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | N
     batch: Batch = kind.collate(encoded, rows.tolist()).to(state.device)
     state.draws.begin(state.step, batch.ids, "train" if data is None else data.name)
     with torch.autocast(state.device.type, torch.bfloat16, enabled=state.recipe.precision == "bf16"):
-        outputs = state.model(batch.inputs, need=state.objective.needs)
+        computed = state.model(batch.inputs, need=state.objective.needs)
+    hidden = None if computed.hidden is None else tuple(layer.float() for layer in computed.hidden)
+    outputs = Outputs(computed.features.float(), computed.logits.float(), hidden)  # losses are computed in fp32
     losses = kind.loss(outputs.logits, batch) if data is None else None
     return BatchContext(batch, outputs, losses, state.step, state.progress)
 

@@ -122,6 +122,22 @@ def test_a_terms_module_learns_and_its_stream_goes_round(tiny_recipe, accelerato
     assert counts.tolist() == [5] * 11  # 11 steps of 5 go round 11 examples 5 times
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_terms_compute_in_fp32_whatever_the_precision(tiny_recipe, accelerator, precision):
+    class Looker(Weigher):
+        needs = frozenset({"hidden"})
+
+        def on_batch(self, context):
+            self.seen = [context.outputs.features, context.outputs.logits, *context.outputs.hidden]
+            return Contribution()
+
+    term = Looker()
+    state = state_of(tiny_recipe("lora", precision=precision), term, DomainTerm())
+    train_step([state], accelerator)
+    assert len(term.seen) == 2 + 3  # features, logits, embeddings and two layers
+    assert {tensor.dtype for tensor in term.seen} == {torch.float32}
+
+
 def test_a_terms_module_starts_from_the_seed_alone(tiny_recipe):
     def start(seed, noise):
         torch.manual_seed(noise)
