@@ -37,8 +37,9 @@ class TaskConfig(BaseModel):
     train_size: int | None = Field(default=None, ge=2)
     """Number of labelled examples in all, holdout included: a stratified subset, smaller ones inside larger ones."""
 
-    holdout: float = Field(default=0.1, gt=0, lt=1)
-    """Fraction of the training groups that is kept apart to choose by."""
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of the training groups that is kept apart to choose by; 0 trains on everything, as is usual for a final
+    run once all choices are made, and keeps the last weights."""
 
     group: str | None = None
     """Column whose equal values never fall on both sides of a split; none means the task's own, or the whole text."""

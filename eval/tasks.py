@@ -157,7 +157,8 @@ class TaskData:
     Attributes:
         task: The row with everything resolved: kind, columns, class names, metrics.
         train: What is trained on.
-        holdout: Taken from the training split by group; what choices are made by.
+        holdout: Taken from the training split by group; what choices are made by. Empty where the recipe trains on
+            everything.
         validation: What final runs are scored on, by name.
     """
 
@@ -216,6 +217,9 @@ def resolve(config: TaskConfig) -> TaskData:
         validation = {"validation": train.take(carved, "validation")}
     if config.train_size is not None:
         everything = _subset(train, everything, config.train_size, config.split_seed)
+    if config.holdout == 0:
+        nothing = everything[:0]
+        return TaskData(task, train.take(everything, "train"), train.take(nothing, "holdout"), validation)
     kept, held = group_holdout(
         [groups[row] for row in everything], _at(train.labels, everything), config.holdout, config.split_seed
     )

@@ -52,8 +52,7 @@ def fit(
             for watch in watches:
                 watch.on_step(state)
             evaluated = _evaluates(state)
-            if evaluated:
-                _evaluate(state, score)
+            if evaluated and _evaluate(state, score):
                 for watch in watches:
                     watch.on_evaluation(state)
             late = evaluated or time.monotonic() - saved > SAVE_SECONDS
@@ -74,11 +73,15 @@ def _evaluates(state: RunState) -> bool:
     return state.step % every == 0 or state.done
 
 
-def _evaluate(state: RunState, score: Score) -> None:
-    """Score the holdout, remember the best weights, and stop early when nothing better came for long enough."""
+def _evaluate(state: RunState, score: Score) -> bool:
+    """Score the holdout, remember the best weights, and stop early when nothing better came for long enough.
+
+    Returns:
+        Whether there was a holdout to score.
+    """
     scores = score(state)
     if not scores:
-        return
+        return False
     state.evaluations.append(Evaluation(state.step, scores))
     schedule = state.recipe.schedule
     ranked = [goodness(evaluation.scores) for evaluation in state.evaluations]
@@ -86,3 +89,4 @@ def _evaluate(state: RunState, score: Score) -> None:
     if best == len(ranked) - 1 and schedule.keep == "best":
         state.best, state.best_step = state.learned(), state.step
     state.stopped = schedule.patience is not None and len(ranked) - 1 - best >= schedule.patience
+    return True

@@ -58,7 +58,7 @@ def make_record(
             "kept_step": state.best_step if state.best is not None else state.step,
             "evaluations": [{"step": e.step, "scores": {"holdout": e.scores}} for e in state.evaluations],
             "truncated": {name: encoded.truncated for name, encoded in materials.encoded.items()},
-            "holdout_trained_on": False,
+            "holdout_trained_on": not len(materials.data.holdout),
             "data": describe_data(materials.data),
             "checkpoint": materials.checkpoint.digest,
             "micro_batch_tokens": state.tokens,

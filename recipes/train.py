@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from graft.adapters.saving import load_adapter, save_adapter
-from graft.errors import RunError
+from graft.errors import RecipeError, RunError
 from graft.eval.predict import Predictions
 from graft.eval.records import (
     RECORD,
@@ -66,6 +66,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
     check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     materials = gather(recipe, terms=terms, processes=processes)
+    _check_holdout(materials, options.kind)
     folder = options.out / _folder_name(materials)
     there = read_record(folder) if (folder / RECORD).exists() else None
     if there is not None and (there.kind == "final" or options.kind == "trial"):
@@ -87,6 +88,16 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
         if options.track:
             accelerator.end_training()
     return Run(folder, record)
+
+
+def _check_holdout(materials: Materials, run_kind: str) -> None:
+    """Refuse to choose by a holdout that there is none of."""
+    if HOLDOUT in materials.encoded:
+        return
+    if run_kind == "trial":
+        raise RecipeError("task.holdout: 0 leaves a trial nothing to be scored on; keep a part, such as 0.1")
+    if materials.recipe.schedule.patience is not None:
+        raise RecipeError("schedule.patience: there is no holdout to stop by; set task.holdout, or leave patience out")
 
 
 def _make(
@@ -165,7 +176,8 @@ def _train_visibly(
     main = accelerator.is_main_process
 
     def score(scored: RunState) -> dict[str, float]:
-        return metrics_of(materials, score_splits(scored, materials, [HOLDOUT], accelerator))[HOLDOUT]
+        names = [HOLDOUT] if HOLDOUT in materials.encoded else []
+        return metrics_of(materials, score_splits(scored, materials, names, accelerator)).get(HOLDOUT, {})
 
     def save(saved: RunState) -> None:
         if main:

@@ -17,7 +17,7 @@ def test_columns_may_be_written_with_a_comma_or_as_a_list():
     ("key", "value"),
     [
         ("hold_out", 0.2),
-        ("holdout", 0),
+        ("holdout", -0.1),
         ("holdout", 1),
         ("train_size", 1),
         ("text", "a,b,c"),

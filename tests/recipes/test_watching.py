@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from graft import train
-from graft.errors import RunError
+from graft.errors import RecipeError, RunError
 from graft.eval.records import read_predictions, read_record
 from graft.recipes import checkpoints
 from graft.recipes import loop as loop_module
@@ -44,6 +44,24 @@ def test_trackers_get_every_loss_and_every_score(tmp_path, tiny_recipe):
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(run.record.losses, rel=1e-6)
     scores = [evaluation.scores["holdout"]["accuracy"] for evaluation in run.record.evaluations]
     assert [event.value for event in events.Scalars("holdout/accuracy")] == pytest.approx(scores)
+
+
+def test_a_run_without_holdout_trains_on_everything_and_keeps_its_last_weights(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("lora", task={"holdout": 0}), options=options(tmp_path))
+    record = run.record
+    assert record.data.sizes == {"train": 61, "holdout": 0, "validation": 37}
+    assert record.holdout_trained_on
+    assert set(record.scores) == {"validation"}
+    assert record.evaluations == []
+    assert record.kept_step == record.steps == 16
+    assert not train(tiny_recipe("lora"), options=options(tmp_path)).record.holdout_trained_on
+
+
+def test_what_chooses_by_the_holdout_is_refused_without_one(tmp_path, tiny_recipe):
+    with pytest.raises(RecipeError, match="trial"):
+        train(tiny_recipe("lora", task={"holdout": 0}), options=options(tmp_path, kind="trial"))
+    with pytest.raises(RecipeError, match="patience"):
+        train(tiny_recipe("lora", task={"holdout": 0}, schedule={"patience": 1}), options=options(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tensorbord", "tensorboard"), ("aim", "pip install aim")])
