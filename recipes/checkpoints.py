@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -93,7 +94,7 @@ def restore(path: Path, state: RunState, digest: str) -> None:
         moments = load_file(path / "optimizer.safetensors")
         rest = load_file(path / "rest.safetensors")
         best = load_file(path / "best.safetensors") if page["best_step"] is not None else None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"{path}: the checkpoint is damaged ({error}); delete the run folder and train again") from error
     if page["schema"] != _SCHEMA or page["digest"] != digest:
         raise RunError(f"{path}: the checkpoint belongs to another run; choose another --out or delete it")

@@ -124,4 +124,4 @@ def load_optimizer_state(
         name, field = key.rsplit("/", 1)
         weight = by_name[name]
         state: dict[str, Any] = optimizer.state[weight]
-        state[field] = tensor.clone() if field == "step" else tensor.to(weight.device).clone()
+        state[field] = tensor.to(weight.device, copy=True)

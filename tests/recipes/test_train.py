@@ -139,6 +139,9 @@ def test_a_checkpoint_holds_what_learns_and_not_the_base(tmp_path, tiny_recipe):
     assert size < 4 * sum(p.nbytes for p in learned.values()) + 80_000
     with pytest.raises(RunError, match="another run"):
         checkpoints.restore(path, state, "other")
+    (path / "learned.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunError, match="damaged"):
+        checkpoints.restore(path, state, "digest")
 
 
 def test_micro_batches_accumulation_and_checkpointing_change_nothing_but_last_bits(tiny_recipe):
