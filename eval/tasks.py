@@ -179,12 +179,17 @@ class TaskData:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what every split holds, of the kind and of the class names; not of where it lies."""
+        """Hash of what every split holds, of the kind and of the class names; not of where it lies.
+
+        Ids count: dropout masks and joined predictions depend on them.
+        """
         return fingerprint(
             {
                 "kind": self.task.kind,
                 "label_names": list(self.label_names),
-                "splits": {name: split.fingerprint for name, split in self.splits.items()},
+                "splits": {
+                    name: [split.fingerprint, split.source, split.ids.tolist()] for name, split in self.splits.items()
+                },
             }
         )
 

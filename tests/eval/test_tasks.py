@@ -171,3 +171,20 @@ def test_bad_rows_are_named(tmp_path):
     assert "all 30 training rows are one group" in refusal(data=one, text="text", label="label", group="book")
     hidden = folder_of(tmp_path / "sst2", [{"sentence": f"s {row}", "label": -1} for row in range(30)])
     assert "-1 marks a hidden test label" in refusal(name="sst2", data=hidden)
+
+
+def test_the_same_rows_under_other_ids_are_other_data(tmp_path):
+    """Dropout and joined predictions go by id, so a subset is not the file that holds just its rows."""
+    rows = [json.dumps({"text": f"row {number}", "label": number % 2}) for number in range(40)]
+    folders = []
+    for name, lines in (("whole", rows), ("shifted", [rows[0], *rows])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "train.jsonl").write_text("\n".join(lines))
+        (folder / "validation.jsonl").write_text("\n".join(rows[:20]))
+        folders.append(resolve(TaskConfig(data=folder, text=("text",), label="label", holdout=0)))
+    whole, shifted = folders
+    moved = shifted.train.take(np.arange(1, 41), "train")
+    assert moved.fingerprint == whole.train.fingerprint
+    assert dataclasses.replace(shifted, train=moved, holdout=whole.holdout).fingerprint != whole.fingerprint
+    assert dataclasses.replace(whole).fingerprint == whole.fingerprint
