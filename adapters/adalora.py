@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from graft.adapters.config import MethodSettings, Names
+from graft.adapters.config import MethodSettings, Targets
 from graft.adapters.contract import Abilities, AttachContext, Attached, Method, Plain, release
 from graft.adapters.lora import wrap
 from graft.errors import RecipeError
@@ -44,7 +44,7 @@ class AdaLoraConfig(MethodSettings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping inputs."""
 
-    targets: Names = ("all-linear",)
+    targets: Targets = ("all-linear",)
     """Which linear layers: `all-linear`, roles such as `query,value`, or names within a layer such as `c_attn`."""
 
     warmup: float = Field(default=0.1, ge=0, lt=1)

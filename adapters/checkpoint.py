@@ -104,6 +104,20 @@ class Checkpoint:
         return any((self.path / name).is_file() for name in TOKENIZER_FILES if not name.endswith("config.json"))
 
 
+def located(config: ModelConfig) -> ModelConfig:
+    """Give a local folder its absolute path, so that it is found again from elsewhere; other names stay."""
+    folder = _folder(config)
+    return config if folder is None else config.model_copy(update={"name": str(folder)})
+
+
+def _folder(config: ModelConfig) -> Path | None:
+    """The local folder that is meant, or none: aliases come first."""
+    if config.name in MODELS or not config.name:
+        return None
+    folder = Path(config.name).expanduser()
+    return folder.resolve() if folder.is_dir() else None
+
+
 def resolve(config: ModelConfig) -> Checkpoint:
     """Find the checkpoint that a recipe names: an alias first, then a local folder, then the Hub.
 
@@ -113,11 +127,11 @@ def resolve(config: ModelConfig) -> Checkpoint:
         CheckpointError: It is not found, cannot be fetched, is incomplete, pickled, or its content is not the
             published one.
     """
-    alias, folder = MODELS.get(config.name), Path(config.name).expanduser()
-    if alias is None and folder.is_dir():
+    alias, folder = MODELS.get(config.name), _folder(config)
+    if folder is not None:
         if config.revision is not None:
             raise CheckpointError(f"model.revision: {config.name} is a local folder without revisions; leave it out")
-        return _checked(folder.resolve(), config.name, None, "local")
+        return _checked(folder, config.name, None, "local")
     if alias is None:
         snapshot = _download(config.name, config.revision)
         return _checked(snapshot, config.name, snapshot.name, "hub")
@@ -197,6 +211,8 @@ def _download(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    if not hub_id:
+        raise CheckpointError(f"model.name: is empty; name an alias ({', '.join(MODELS)}), a local folder or a Hub id")
     if Path(hub_id).is_absolute() or hub_id.startswith((".", "~")):
         raise CheckpointError(f"model.name: there is no folder {hub_id}; check the path")
     hint = nearest(hub_id, MODELS)

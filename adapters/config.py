@@ -5,7 +5,7 @@ Nothing here imports torch, transformers or peft, so that reading and showing a 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _split(value: object) -> object:
@@ -15,6 +15,14 @@ def _split(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several names; a string is split at its commas."""
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+Targets = Annotated[Names, AfterValidator(_distinct)]
+"""A set of names: neither order nor repetition tells two recipes apart."""
 
 Pooling = Literal["native", "mean", "cls", "last"]
 

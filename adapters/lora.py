@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from graft.adapters.config import MethodSettings, Names
+from graft.adapters.config import MethodSettings, Targets
 from graft.adapters.contract import Abilities, AttachContext, Attached, Method, release
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LoraConfig(MethodSettings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping inputs of A."""
 
-    targets: Names = ("all-linear",)
+    targets: Targets = ("all-linear",)
     """Which linear layers: `all-linear`, roles such as `query,value`, or names within a layer such as `c_attn`."""
 
     rslora: bool = False

@@ -41,8 +41,9 @@ class TaskConfig(BaseModel):
     """Fraction of the training groups that is kept apart to choose by; 0 trains on everything, as is usual for a final
     run once all choices are made, and keeps the last weights."""
 
-    group: str | None = None
-    """Column whose equal values never fall on both sides of a split; none means the task's own, or the whole text."""
+    group: tuple[str, ...] | None = None
+    """Columns ("a" or "a,b") whose equal values never fall on both sides of a split; none means the task's own, or
+    every text column."""
 
     split_seed: int = 0
     """Seed of the subset and of the holdout."""
@@ -50,7 +51,7 @@ class TaskConfig(BaseModel):
     max_length: int = Field(default=128, ge=4)
     """Tokens per example at most, special tokens included; the block length for causal_lm."""
 
-    @field_validator("text", "metrics", mode="before")
+    @field_validator("text", "metrics", "group", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         """Read "a,b" as two names, as flags are written."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Texts = tuple[str, ...]
 Labels = NDArray[Any]
@@ -181,10 +183,36 @@ def nested_subset(texts: Sequence[Texts], labels: Labels | None, size: int, seed
     return np.sort(stratified_prefix(["\x1f".join(text) for text in texts], strata, size, seed, "subset"))
 
 
+def joined_groups(columns: Sequence[Sequence[str]]) -> list[str]:
+    """Put examples that share a value in any column into one group, however long the chain between them.
+
+    Args:
+        columns: Values of each example, one sequence of (examples,) per column; a value counts as the same wherever it
+            stands, so that a sentence that is first here and second there joins the two.
+
+    Returns:
+        The group of each example, named by the smallest value in it; for a single column, that column.
+    """
+    examples = len(columns[0])
+    numbers: dict[str, int] = {}
+    values = np.array([numbers.setdefault(value, len(numbers)) for column in columns for value in column])
+    rows = np.tile(np.arange(examples), len(columns))
+    size = examples + len(numbers)  # a graph of examples and values
+    edges = coo_array((np.ones(len(rows), dtype=bool), (rows, examples + values)), shape=(size, size))
+    _, component = connected_components(edges, directed=False)
+    smallest: dict[int, str] = {}
+    for value, number in numbers.items():
+        found = int(component[examples + number])
+        smallest[found] = min(smallest.get(found, value), value)
+    return [smallest[int(found)] for found in component[:examples]]
+
+
 def group_holdout(
     groups: Sequence[Hashable], labels: Labels | None, fraction: float, seed: int, purpose: str = "holdout"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide examples so that no group is on both sides, stratified by each group's most frequent label.
+
+    A group that is larger than all of the holdout is meant to be stays with the others, unless all groups are.
 
     Args:
         groups: Group of each example; equal values belong together.
@@ -200,9 +228,11 @@ def group_holdout(
     for position, group in enumerate(groups):
         members.setdefault(str(group), []).append(position)
     strata = label_strata(labels, len(groups))
-    keys = list(members)
+    count = max(1, round(fraction * len(members)))
+    room = max(1, round(fraction * len(groups)))
+    keys = [key for key, rows in members.items() if len(rows) <= room] or list(members)
+    count = min(len(keys), count)
     group_strata = [_majority([strata[row] for row in members[key]]) for key in keys]
-    count = min(len(keys), max(1, round(fraction * len(keys))))
     held = {keys[position] for position in stratified_prefix(keys, group_strata, count, seed, purpose)}
     outside = np.array([str(group) in held for group in groups], dtype=bool)
     return np.flatnonzero(~outside).astype(np.int64), np.flatnonzero(outside).astype(np.int64)

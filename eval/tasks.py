@@ -5,6 +5,7 @@ A task like GLUE's is one more row of `TASKS`.
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,16 @@ from graft.eval.config import KindName, TaskConfig
 from graft.eval.formats import Table, TsvLayout
 from graft.eval.metrics import DEFAULT_METRICS, METRICS
 from graft.eval.sources import read_hub, read_local
-from graft.eval.splits import Labels, Split, group_holdout, nested_subset
+from graft.eval.splits import Labels, Split, group_holdout, joined_groups, nested_subset
 from graft.files import fingerprint
 
 logger = logging.getLogger(__name__)
 
 CARVED = 0.2
 """Fraction of the training groups that becomes the validation split where the data has none."""
+
+LARGEST_GROUP = 0.5
+"""Fraction of the training rows above which a group that repeated texts make is taken for a template's doing."""
 
 FEWEST_TO_CARVE = 20
 """Training rows below which no validation split is carved out."""
@@ -42,7 +46,7 @@ class Task:
         metrics: What is reported; the first selects.
         hub: Dataset id and configuration on the Hub; none where the data must be named.
         validations: Names of the validation splits.
-        group: Column whose equal values stay on one side of a split; none means the whole text.
+        group: Columns whose equal values stay on one side of a split; empty means each of the text columns.
         tsv: Column names of the benchmark's own tsv files.
         version: Raised when the row's meaning changes.
     """
@@ -55,7 +59,7 @@ class Task:
     metrics: tuple[str, ...] = ("accuracy",)
     hub: tuple[str, str | None] | None = None
     validations: tuple[str, ...] = ("validation",)
-    group: str | None = None
+    group: tuple[str, ...] = ()
     tsv: TsvLayout | None = None
     version: int = 1
 
@@ -63,8 +67,7 @@ class Task:
 GLUE = "nyu-mll/glue"
 _PAIR = ("sentence1", "sentence2")
 
-# Columns and class order as on the Hub; metrics as in Wang et al. (2018), "GLUE", arXiv:1804.07461, table 1. The group
-# is the column that repeats most within the training split (RTE: 111 premises, STS-B: 313 first sentences).
+# Columns and class order as on the Hub; metrics as in Wang et al. (2018), "GLUE", arXiv:1804.07461, table 1.
 _ROWS = (
     Task(
         "cola",
@@ -89,7 +92,6 @@ _ROWS = (
         label_names=("not_equivalent", "equivalent"),
         metrics=("f1", "accuracy"),
         hub=(GLUE, "mrpc"),
-        group="sentence2",
         tsv=TsvLayout({"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"}),
     ),
     Task(
@@ -99,7 +101,6 @@ _ROWS = (
         label_names=("not_duplicate", "duplicate"),
         metrics=("f1", "accuracy"),
         hub=(GLUE, "qqp"),
-        group="question2",
         tsv=TsvLayout({"question1": "question1", "question2": "question2", "label": "is_duplicate"}),
     ),
     Task(
@@ -108,7 +109,6 @@ _ROWS = (
         _PAIR,
         metrics=("pearson", "spearman"),
         hub=(GLUE, "stsb"),
-        group="sentence1",
         tsv=TsvLayout({"sentence1": "sentence1", "sentence2": "sentence2", "label": "score"}),
     ),
     Task(
@@ -118,7 +118,6 @@ _ROWS = (
         label_names=("entailment", "neutral", "contradiction"),
         hub=(GLUE, "mnli"),
         validations=("validation_matched", "validation_mismatched"),
-        group="premise",
         tsv=TsvLayout({"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}),
     ),
     Task(
@@ -127,7 +126,6 @@ _ROWS = (
         ("question", "sentence"),
         label_names=("entailment", "not_entailment"),
         hub=(GLUE, "qnli"),
-        group="sentence",
     ),
     Task(
         "rte",
@@ -135,7 +133,6 @@ _ROWS = (
         _PAIR,
         label_names=("entailment", "not_entailment"),
         hub=(GLUE, "rte"),
-        group="sentence1",
     ),
     Task(
         "wnli",
@@ -143,7 +140,6 @@ _ROWS = (
         _PAIR,
         label_names=("not_entailment", "entailment"),
         hub=(GLUE, "wnli"),
-        group="sentence1",
     ),
     Task("text", "causal_lm", ("text",), label=None, metrics=("loss", "perplexity")),
 )
@@ -333,11 +329,20 @@ def _split(name: str, table: Table, task: Task, values: Labels | None) -> Split:
 
 
 def _groups(table: Table, task: Task, train: Split) -> list[str]:
-    """The group of each training example: the task's column, or the whole text."""
-    if task.group is None:
+    """The group of each training example: those that share a value of the group's columns, or else a text."""
+    if task.group:
+        columns = [[str(value) for value in table.values(column)] for column in task.group]
+        return joined_groups([[values[row] for row in train.ids] for values in columns])
+    groups = joined_groups(list(zip(*train.texts, strict=True)))
+    largest = max(Counter(groups).values())
+    if len(task.text) > 1 and largest > LARGEST_GROUP * len(groups):
+        logger.warning(
+            "%s: %d of %d rows hang together by repeated texts, so only whole rows that are equal stay on one side "
+            "of a split; name the column that must not repeat across it: --task.group %s",
+            *(table.origin, largest, len(groups), task.text[0]),
+        )
         return ["\x1f".join(texts) for texts in train.texts]
-    values = table.values(task.group)
-    return [str(values[row]) for row in train.ids]
+    return groups
 
 
 def _carve(

@@ -6,7 +6,6 @@ must therefore come from here.
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from accelerate import Accelerator
 
 from graft.errors import TrainingError
 from graft.files import write_json
+from graft.recipes import hardware
 from graft.recipes.recipe import Recipe, canonical
 
 STEPS = 20
@@ -58,14 +58,6 @@ def measure(recipe: Recipe, *, steps: int = STEPS) -> dict[str, Any]:
     return cost
 
 
-def _resident() -> int:
-    """Peak memory so far: allocated on the GPU, or resident on the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _main(page: Path, steps: int) -> dict[str, Any]:
     """Take the steps and look at the clock and the memory."""
     from graft.recipes.building import build, gather
@@ -74,9 +66,9 @@ def _main(page: Path, steps: int) -> dict[str, Any]:
     recipe = Recipe.model_validate(json.loads(page.read_text()))
     materials = gather(recipe)
     torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision="no", cpu=materials.recipe.device == "cpu")
     state = build(materials, accelerator.device)
-    before = _resident()
+    before = hardware.peak_memory(accelerator.device.type)
     seconds: list[float] = []
     for _ in range(min(steps, state.total_steps)):
         started = time.perf_counter()
@@ -84,7 +76,7 @@ def _main(page: Path, steps: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
     median = statistics.median(seconds[_WARM_UP:] or seconds)
     return {
-        "peak_memory_bytes": _resident(),
+        "peak_memory_bytes": hardware.peak_memory(accelerator.device.type),
         "memory_before_training_bytes": before,
         "seconds_per_step": median,
         "samples_per_second": recipe.schedule.examples / median,

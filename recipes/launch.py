@@ -64,8 +64,9 @@ def guarded(action: Callable[[], None]) -> int:
     except GraftError as error:
         _complain(f"error: {error}")
         return USERS_MISTAKE
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command with --resume goes on from the last checkpoint")
+    except KeyboardInterrupt as interruption:
+        what_next = str(interruption) or "add --resume to the same command to go on from a checkpoint, if there is one"
+        _complain(f"interrupted; {what_next}")
         return INTERRUPTED
     except Exception:  # noqa: BLE001 (a bug, whatever it is, must not end without its stack trace)
         traceback.print_exc()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+import torch
 from accelerate import Accelerator
 
 from graft.eval.metrics import goodness
@@ -47,7 +48,7 @@ def fit(
     saved = time.monotonic()
     while going := [state for state in states if not state.done]:
         train_step(going, accelerator)
-        stopping = interrupted()
+        stopping = _agreed(interrupted(), accelerator)
         for state in going:
             for watch in watches:
                 watch.on_step(state)
@@ -61,10 +62,18 @@ def fit(
                 save(state)
                 saved = time.monotonic()
         if stopping and not all(state.done for state in states):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("add --resume to the same command to go on" if save is not None else "")
     for state in states:
         if state.best is not None:  # only where the recipe keeps the best
             state.load_learned(state.best)
+
+
+def _agreed(asked: bool, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to stop: launchers pass a signal on to some, or to each at another step."""
+    if accelerator.num_processes == 1:
+        return asked
+    count: torch.Tensor = accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), reduction="sum")
+    return bool(count)
 
 
 def _evaluates(state: RunState) -> bool:

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from graft.adapters.checkpoint import located
 from graft.adapters.config import ModelConfig
 from graft.adapters.lora import LoraConfig
 from graft.adapters.methods import METHODS, MethodConfig
@@ -154,6 +155,8 @@ class Recipe(_Section):
     """Limits of memory, and how batches are put together."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the head, the method's fresh weights, the order of examples and dropout. Splits have their own."""
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    """Where to train. `auto`: the machine's accelerator, or else its processor."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass. `auto`: bf16 where the hardware computes it natively, else fp32."""
     threads: PositiveInt | None = None
@@ -222,23 +225,32 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """Decide what a recipe leaves open: the method's learning rate, the machine's arithmetic and threads.
+    """Decide what a recipe leaves open: the method's learning rate, the machine's device, arithmetic and threads.
 
-    Resolving twice changes nothing.
+    Local files and folders get their absolute paths, so that a run is found again from another folder. Resolving twice
+    changes nothing.
     """
     schedule, optim = recipe.schedule, recipe.optim
     if schedule.steps is not None:  # then epochs are not used, and must not tell two equal runs apart
         schedule = schedule.model_copy(update={"epochs": ScheduleConfig().epochs})
     if optim.lr is None:
         optim = optim.model_copy(update={"lr": METHODS[recipe.method.name].learning_rate})
+    device = hardware.device() if recipe.device == "auto" else recipe.device
     return recipe.model_copy(
         update={
+            "task": _absolute(recipe.task),
+            "model": located(recipe.model),
             "schedule": schedule,
             "optim": optim,
-            "precision": hardware.precision() if recipe.precision == "auto" else recipe.precision,
+            "device": device,
+            "precision": hardware.precision(device) if recipe.precision == "auto" else recipe.precision,
             "threads": recipe.threads or hardware.threads(),
         }
     )
+
+
+def _absolute(task: TaskConfig) -> TaskConfig:
+    return task if task.data is None else task.model_copy(update={"data": task.data.expanduser().absolute()})
 
 
 def identity(
@@ -261,7 +273,7 @@ def identity(
     Raises:
         RecipeError: The recipe is not resolved.
     """
-    if recipe.optim.lr is None or recipe.precision == "auto" or recipe.threads is None:
+    if recipe.optim.lr is None or "auto" in (recipe.device, recipe.precision) or recipe.threads is None:
         raise RecipeError("a recipe has a digest only once nothing in it is left open; pass it through resolved()")
     fields = _told_apart(recipe)
     for section, names in _STANDS_FOR_CONTENT.items():

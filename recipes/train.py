@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-import resource
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,19 +23,19 @@ from graft.eval.records import (
     write_predictions,
     write_record,
 )
-from graft.recipes import checkpoints
+from graft.recipes import checkpoints, hardware
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.cost import measure
 from graft.recipes.interruption import deferred
 from graft.recipes.loop import fit
 from graft.recipes.objective import Term
 from graft.recipes.options import RunOptions
-from graft.recipes.recipe import Recipe
+from graft.recipes.recipe import Recipe, canonical
 from graft.recipes.recording import make_record
 from graft.recipes.run import Run
 from graft.recipes.scoring import HOLDOUT, metrics_of, score_splits, splits_of
 from graft.recipes.state import RunState
-from graft.recipes.watching import Display, Trackers, Watch, check_trackers
+from graft.recipes.watching import Display, Trackers, Watch, check_trackers, flattened
 
 log = logging.getLogger(__name__)
 
@@ -66,28 +64,53 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
     check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     materials = gather(recipe, terms=terms, processes=processes)
+    hardware.check_device(materials.recipe.device)
     _check_holdout(materials, options.kind)
-    folder = options.out / _folder_name(materials)
-    there = read_record(folder) if (folder / RECORD).exists() else None
-    if there is not None and (there.kind == "final" or options.kind == "trial"):
+    folder, there = _find(options.out, materials)
+    if there is not None and not _left_to_do(there, options):
         log.info("%s is there already: nothing to train", folder)
         return Run(folder, there, reused=True)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
-        accelerator = _accelerator(folder, options)
+        accelerator = _accelerator(materials.recipe, folder, options)
         if accelerator.is_main_process:
-            stack.enter_context(_claim(folder, options.resume))
+            stack.enter_context(_claim(options.out, folder, materials.digest, options.resume))
         accelerator.wait_for_everyone()
-        state = build(materials, accelerator.device, terms)
-        if there is not None:
-            record = _promote(there, state, materials, accelerator, folder)
+        folder, there = _find(options.out, materials)  # again: another process may just have made it
+        if there is None:
+            record = _make(materials, accelerator, folder, options, terms)
+        elif there.kind == "trial" and options.kind == "final":
+            record = _promote(there, build(materials, accelerator.device, terms), materials, accelerator, folder)
         else:
-            record = _make(state, materials, accelerator, folder, options)
+            record = there
+        if options.measure_cost and record.cost is None and accelerator.is_main_process:
+            record = record.model_copy(update={"cost": measure(materials.recipe)})
+            write_record(folder, record)
         accelerator.wait_for_everyone()
-        if options.track:
-            accelerator.end_training()
-    return Run(folder, record)
+    return Run(folder, record, reused=there is not None)
+
+
+def _find(out: Path, materials: Materials) -> tuple[Path, RunRecord | None]:
+    """Find the folder of a run by its digest, whatever alias of task or model it was made under.
+
+    Returns:
+        The folder, and its record if the run is finished.
+
+    Raises:
+        RunError: The record is damaged.
+    """
+    named = out / _folder_name(materials)
+    for folder in (named, *sorted(out.glob(f"*-{materials.digest[:12]}"))):
+        if (folder / RECORD).exists():
+            return folder, read_record(folder)
+    return named, None
+
+
+def _left_to_do(there: RunRecord, options: RunOptions) -> bool:
+    """Whether a finished run lacks something that is asked for."""
+    unscored = there.kind == "trial" and options.kind == "final"
+    return unscored or (options.measure_cost and there.cost is None)
 
 
 def _check_holdout(materials: Materials, run_kind: str) -> None:
@@ -101,17 +124,17 @@ def _check_holdout(materials: Materials, run_kind: str) -> None:
 
 
 def _make(
-    state: RunState, materials: Materials, accelerator: Accelerator, folder: Path, options: RunOptions
+    materials: Materials, accelerator: Accelerator, folder: Path, options: RunOptions, terms: Sequence[Term]
 ) -> RunRecord:
     """Train, score and write a run."""
+    state = build(materials, accelerator.device, terms)
     if options.resume and (newest := checkpoints.newest(folder)) is not None:
         checkpoints.restore(newest, state, materials.digest)
     _train_visibly(state, materials, accelerator, folder, options)
     predictions = score_splits(state, materials, splits_of(materials, options.kind), accelerator)
-    record = make_record(state, materials, predictions, options.kind, accelerator, _peak_memory(accelerator))
+    peak = hardware.peak_memory(accelerator.device.type)
+    record = make_record(state, materials, predictions, options.kind, accelerator, peak)
     if accelerator.is_main_process:
-        if options.measure_cost:
-            record = record.model_copy(update={"cost": measure(materials.recipe)})
         _write(folder, state, materials, predictions, record)
     return record
 
@@ -138,31 +161,30 @@ def _folder_name(materials: Materials) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('.')}-{materials.digest[:12]}"
 
 
-def _accelerator(folder: Path, options: RunOptions) -> Accelerator:
-    """Make the accelerator; precision stays the recipe's, whatever the launcher says."""
-    accelerator = Accelerator(
+def _accelerator(recipe: Recipe, folder: Path, options: RunOptions) -> Accelerator:
+    """Make the accelerator; device and precision stay the recipe's, whatever the launcher says."""
+    return Accelerator(
         mixed_precision="no",
-        cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        cpu=recipe.device == "cpu",
         log_with=list(options.track) or None,
         project_dir=str(folder),
     )
-    if options.track:
-        accelerator.init_trackers("graft")
-    return accelerator
 
 
-def _claim(folder: Path, resume: bool) -> FileLock:
-    """Take the run folder for this process.
+def _claim(out: Path, folder: Path, digest: str, resume: bool) -> FileLock:
+    """Take a run for this process.
 
     Raises:
-        RunError: Another live process has it, or an unfinished run would be overwritten.
+        RunError: Another live process has it, an unfinished run would be overwritten, or nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(out / ".locks" / digest[:12])
     try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(f"{folder}: another process is training this very run; wait for it or stop it") from error
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot write there ({error.strerror}); name a folder") from error
     newest = checkpoints.newest(folder)
     if newest is not None and not resume:
         lock.release()
@@ -174,6 +196,8 @@ def _train_visibly(
     state: RunState, materials: Materials, accelerator: Accelerator, folder: Path, options: RunOptions
 ) -> None:
     main = accelerator.is_main_process
+    if options.track:
+        accelerator.init_trackers("graft", config=flattened(canonical(materials.recipe)))
 
     def score(scored: RunState) -> dict[str, float]:
         names = [HOLDOUT] if HOLDOUT in materials.encoded else []
@@ -183,7 +207,13 @@ def _train_visibly(
         if main:
             checkpoints.save(folder, saved, materials.digest)
 
-    with deferred() as interrupted, Display([state], visible=main and not options.quiet) as display:
+    with (
+        ExitStack() as stack,
+        deferred() as interrupted,
+        Display([state], visible=main and not options.quiet) as display,
+    ):
+        if options.track:
+            stack.callback(accelerator.end_training)
         watches: list[Watch] = [display, Trackers(accelerator)] if options.track else [display]
         fit(
             [state],
@@ -194,14 +224,6 @@ def _train_visibly(
             watches=watches,
             interrupted=interrupted,
         )
-
-
-def _peak_memory(accelerator: Accelerator) -> int:
-    """Peak memory of this process: allocated on the GPU, or resident on the CPU."""
-    if accelerator.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(accelerator.device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _write(

@@ -1,9 +1,10 @@
 """Who watches a run: one progress display on the terminal, and trackers through Accelerate."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -28,6 +29,17 @@ def check_trackers(names: Sequence[str]) -> None:
             raise RunError(f"--track: no tracker {name!r}{nearest(name, known)}; there are {', '.join(known)}")
         if name not in installed:
             raise RunError(f"--track: the package of {name} is not installed; pip install {name}, or leave it out")
+
+
+def flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Spell a recipe out in one level of dotted keys and plain values, as trackers want it."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str | int | float | bool) else json.dumps(value)
+    return flat
 
 
 class Watch(Protocol):

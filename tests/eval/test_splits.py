@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.eval.splits import Split, content_fingerprint, group_holdout, hash_order, nested_subset, take_turns
+from graft.eval.splits import (
+    Split,
+    content_fingerprint,
+    group_holdout,
+    hash_order,
+    joined_groups,
+    nested_subset,
+    take_turns,
+)
 
 SEEDS = st.integers(0, 3)
 ROWS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=2, max_size=60)
@@ -122,3 +130,25 @@ def test_a_part_of_a_split_keeps_the_ids_of_its_source():
     assert part.fingerprint == moved.fingerprint  # ids and names are not content
     with pytest.raises(AttributeError):
         part.name = "other"
+
+
+pairs = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=40)
+
+
+@given(pairs)
+def test_joined_groups_are_the_connected_components(rows):
+    columns = [[f"text {value}" for value in column] for column in zip(*rows, strict=True)]
+    found = joined_groups(columns)
+    parts: list[set[str]] = []  # merged by hand, one example after the other
+    for texts in zip(*columns, strict=True):
+        touched = [part for part in parts if part & set(texts)]
+        parts = [part for part in parts if part not in touched] + [set(texts).union(*touched)]
+    assert found == [min(next(part for part in parts if texts[0] in part)) for texts in zip(*columns, strict=True)]
+
+
+def test_a_group_larger_than_the_holdout_stays_in_training():
+    groups = ["large"] * 60 + [f"small {row}" for row in range(40)]
+    for seed in range(20):
+        _, held = group_holdout(groups, None, 0.1, seed)
+        assert held.min() >= 60
+        assert len(held) == round(0.1 * 41)

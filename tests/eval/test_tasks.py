@@ -38,7 +38,7 @@ def test_every_row_is_complete(name):
     assert row.kind in KINDS
     assert row.metrics
     assert all(row.kind in METRICS[metric].kinds for metric in row.metrics)
-    assert row.group is None or row.group in row.text
+    assert set(row.group) <= set(row.text)
     assert bool(row.label_names) == (row.kind == "classification")
     assert row.tsv is None or set(row.tsv.columns) == {*row.text, row.label}
 
@@ -64,6 +64,24 @@ def test_the_holdout_never_shares_a_group_with_training(tmp_path):
     doubled = folder_of(tmp_path / "doubled", [*rows_of(40), *rows_of(40)], rows_of(4))
     whole_text = custom(doubled)
     assert not set(whole_text.train.texts) & set(whole_text.holdout.texts)
+
+
+def test_pairs_that_share_a_text_in_any_column_stay_on_one_side(tmp_path):
+    chains = {"text": lambda row: f"first {row // 2}", "other": lambda row: f"other {row // 4}{(row % 4 + 1) // 2}"}
+    path = folder_of(tmp_path, rows_of(100, **chains), rows_of(4, other=str))
+    data = custom(path, text="text,other", holdout=0.3)
+    sentences = [{text for texts in split.texts for text in texts} for split in (data.train, data.holdout)]
+    assert not sentences[0] & sentences[1]
+    assert len(data.holdout) == 4 * round(0.3 * 25)
+
+
+def test_a_template_in_every_row_does_not_make_one_group_of_all(tmp_path, caplog):
+    path = folder_of(tmp_path, rows_of(100, other=lambda _row: "This is positive."), rows_of(4, other=str))
+    with caplog.at_level(logging.WARNING):
+        data = custom(path, text="text,other")
+    assert "100 of 100 rows hang together by repeated texts" in caplog.text
+    assert "--task.group text" in caplog.text
+    assert len(data.holdout) == 10
 
 
 def test_train_size_counts_all_labelled_examples_and_nests(tmp_path):

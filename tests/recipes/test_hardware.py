@@ -2,6 +2,7 @@
 
 import pytest
 
+from graft.errors import RecipeError
 from graft.recipes import hardware
 
 
@@ -22,8 +23,37 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, 
 def test_bf16_is_chosen_only_where_the_processor_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert hardware.precision() == "bf16"
+    assert hardware.precision("cpu") == "bf16"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    assert hardware.precision() == "fp32"
+    assert hardware.precision("cpu") == "fp32"
+
+
+def test_accelerates_switch_keeps_a_run_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    assert hardware.device() == "cuda"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert hardware.device() == "cpu"
+
+
+def test_bf16_on_a_gpu_needs_hardware_that_does_not_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert hardware.precision("cuda") == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert hardware.precision("cuda") == "bf16"
+    assert hardware.precision("mps") == "fp32"
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    hardware.check_device("cpu")
+    hardware.check_device("cuda")
+    with pytest.raises(RecipeError, match="device: mps is not available here; there is cpu and cuda"):
+        hardware.check_device("mps")

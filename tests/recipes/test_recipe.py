@@ -24,7 +24,7 @@ from graft.recipes.recipe import (
 
 CONTENT = {"data_fingerprint": "d" * 64, "checkpoint_digest": "c" * 64, "versions": {"method.lora": 1}}
 
-CLOSED = {"optim": {"lr": 1e-3}, "precision": "fp32", "threads": 2}
+CLOSED = {"optim": {"lr": 1e-3}, "device": "cpu", "precision": "fp32", "threads": 2}
 """What leaves nothing open, so that no test depends on the machine."""
 
 
@@ -69,6 +69,7 @@ CHANGES = [
     {"budget": {"buckets": False}},
     {"seed": 1},
     {"precision": "bf16"},
+    {"device": "cuda"},
     {"threads": 1},
 ]
 
@@ -120,13 +121,32 @@ def test_where_content_lies_and_how_it_is_selected_is_left_to_the_contents_finge
     assert named({**CLOSED, **elsewhere}) == named(CLOSED)
 
 
+def test_the_order_of_targets_does_not_count() -> None:
+    one, other = ({"method": {"name": "lora", "targets": targets}} for targets in ("query,value", "value,query,value"))
+    assert named({**CLOSED, **one}) == named({**CLOSED, **other})
+
+
+def test_local_paths_become_absolute_once_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = resolved(from_mapping({**CLOSED, "model": "checkpoint", "task": {"name": "mrpc", "data": "glue"}}))
+    assert recipe.model.name == str(tmp_path / "checkpoint")
+    assert recipe.task.data == tmp_path / "glue"
+    assert resolved(from_mapping({**CLOSED, "model": "no-folder"})).model.name == "no-folder"
+
+
 def test_epochs_do_not_count_where_steps_do() -> None:
     assert named({**CLOSED, "schedule": {"steps": 5, "epochs": 9}}) == named({**CLOSED, "schedule": {"steps": 5}})
 
 
 def test_an_open_field_and_the_value_it_resolves_to_have_the_same_digest() -> None:
     recipe = resolved(Recipe(method="lora"))
-    spelled = {"optim": {"lr": recipe.optim.lr}, "precision": recipe.precision, "threads": recipe.threads}
+    spelled = {
+        "optim": {"lr": recipe.optim.lr},
+        "device": recipe.device,
+        "precision": recipe.precision,
+        "threads": recipe.threads,
+    }
     assert named({"method": "lora"}) == named({"method": "lora", **spelled})
     assert resolved(recipe) == recipe
 
@@ -142,13 +162,19 @@ def test_fields_at_their_defaults_are_left_out_of_the_identity_but_names_of_choi
         "method": {"name": "lora"},
         "strategy": {"name": "constant"},
         "optim": {"lr": 1e-3},
+        "device": "cpu",
         "precision": "fp32",
         "threads": 2,
     }
 
 
 partial = st.fixed_dictionaries(
-    {"optim": st.fixed_dictionaries({"lr": st.floats(1e-8, 1.0)}), "precision": st.just("fp32"), "threads": st.just(1)},
+    {
+        "optim": st.fixed_dictionaries({"lr": st.floats(1e-8, 1.0)}),
+        "device": st.just("cpu"),
+        "precision": st.just("fp32"),
+        "threads": st.just(1),
+    },
     optional={
         "task": st.fixed_dictionaries({"name": st.sampled_from(["mrpc", "custom"])}, optional={"text": st.just(["a"])}),
         "method": st.one_of(

@@ -250,7 +250,7 @@ def test_a_live_process_owns_its_run_folder(tmp_path, tiny_recipe):
 
     run = train(tiny_recipe("lora"), options=options(tmp_path))
     (run.folder / "record.json").unlink()
-    with FileLock(run.folder / ".lock"), pytest.raises(RunError, match="another process"):
+    with FileLock(tmp_path / ".locks" / run.record.digest[:12]), pytest.raises(RunError, match="another process"):
         train(tiny_recipe("lora"), options=options(tmp_path))
 
 
