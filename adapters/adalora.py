@@ -131,6 +131,11 @@ class AttachedAdaLora:
         for matrix in idle:
             matrix.grad = None
 
+    def settled(self, step: int) -> bool:
+        """Whether the ranks are down to the budget: before that, the model is larger than the recipe says."""
+        settings = self._settings()
+        return bool(step >= settings.total_step - settings.tfinal)
+
     def state(self) -> dict[str, Any]:
         """Smoothed sensitivity and uncertainty of every weight, and the ranks allocated last."""
         allocator = self._tuner().rankallocator

@@ -77,6 +77,12 @@ class Attached(Protocol):
             step: Optimiser steps done so far; 1 at the first call.
         """
 
+    def settled(self, step: int) -> bool:
+        """Whether the weights after so many optimiser steps have the form in which the method ends.
+
+        Those that have not are neither kept as the best nor waited for by early stopping. The last step's have.
+        """
+
     def state(self) -> dict[str, Any]:
         """What an exact resume needs besides the weights: tensors, or values that JSON can hold."""
 
@@ -113,6 +119,10 @@ class Plain:
 
     def after_update(self, step: int) -> None:
         """Nothing to do."""
+
+    def settled(self, step: int) -> bool:
+        """Always."""
+        return True
 
     def state(self) -> dict[str, Any]:
         """No state besides the weights."""

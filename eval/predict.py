@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import Kind
 from graft.eval.splits import Labels
@@ -86,13 +88,13 @@ def predict(
         Scores in the order of the rows, on every process.
 
     Raises:
+        TrainingError: There is no memory for a single example.
         RuntimeError: A row was scored twice or not at all: a bug in `gather` or here.
     """
     mine: list[Scored] = []
     with torch.inference_mode():
         for rows in plan_batches(encoded.lengths, tokens)[rank::world]:
-            batch = kind.collate(encoded, rows).to(device)
-            mine += zip(rows, kind.scores(forward(batch), batch), strict=True)
+            mine += _scored(rows, forward, kind, encoded, device)
     scored: list[Scored] = sorted(gather(mine), key=lambda item: item[0])
     if [row for row, _ in scored] != list(range(len(encoded))):
         rows_seen = {row for row, _ in scored}
@@ -100,3 +102,23 @@ def predict(
             f"{len(encoded)} rows must be scored once each; {len(scored)} scores came, of {len(rows_seen)} rows"
         )
     return Predictions(encoded.ids, encoded.labels, np.array([values for _, values in scored], dtype=np.float32))
+
+
+def _scored(
+    rows: list[int], forward: Callable[[Batch], Tensor], kind: Kind, encoded: Encoded, device: torch.device
+) -> list[Scored]:
+    """Score one batch, or its halves where memory runs out."""
+    try:
+        batch = kind.collate(encoded, rows).to(device)
+        return list(zip(rows, kind.scores(forward(batch), batch), strict=True))
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        if len(rows) == 1:
+            raise TrainingError(
+                f"scoring: no memory for a single example of {int(encoded.lengths[rows[0]])} tokens; lower "
+                "task.max_length, or choose a smaller model"
+            ) from error
+    half = len(rows) // 2
+    parts = (rows[:half], rows[half:])  # outside of the handler, which would keep the failed batch alive
+    return [scored for part in parts for scored in _scored(part, forward, kind, encoded, device)]

@@ -355,6 +355,8 @@ def _carve(
             f"({FEWEST_TO_CARVE} needed); add a validation file"
         )
     kept, carved = group_holdout(groups, train.labels, CARVED, seed, purpose="validation")
+    if not len(kept):
+        raise DataError(f"{origin}: no validation split, and all {len(train)} rows are one group; add a validation file")
     logger.warning("%s has no validation split: %d of its %d rows serve as one", origin, len(carved), len(train))
     return kept, carved
 

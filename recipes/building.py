@@ -19,7 +19,7 @@ from graft.files import fingerprint
 from graft.recipes.attention import register
 from graft.recipes.batching import epoch_plan, micro_batches
 from graft.recipes.dropout import DropoutStream, install
-from graft.recipes.objective import Objective, Term, TermSetup
+from graft.recipes.objective import Objective, Term, TermSetup, check_names
 from graft.recipes.optimisation import learners, make_optimizer
 from graft.recipes.recipe import Recipe, digest, resolved
 from graft.recipes.reference import Snapshot
@@ -108,6 +108,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     """
     recipe, train = materials.recipe, materials.encoded["train"]
     all_terms = (*(config.build() for config in recipe.objective.terms), *terms)
+    check_names(all_terms)
     per_epoch = math.ceil(len(train.lengths) / recipe.schedule.examples)
     total_steps = recipe.schedule.steps or max(1, math.ceil(recipe.schedule.epochs * per_epoch))
 

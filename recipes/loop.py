@@ -45,6 +45,24 @@ def fit(
         TrainingError: See `train_step`.
         KeyboardInterrupt: `interrupted` said so.
     """
+    # What draws from torch's own generator is seeded at every step; the caller's stays as it is.
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+        _train(states, accelerator, score, save, save_every, watches, interrupted)
+    for state in states:
+        if state.best is not None:  # only where the recipe keeps the best
+            state.load_learned(state.best)
+
+
+def _train(
+    states: Sequence[RunState],
+    accelerator: Accelerator,
+    score: Score,
+    save: Save | None,
+    save_every: int | None,
+    watches: Sequence[Watch],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Take steps until no run has one left; arguments as for `fit`."""
     saved = time.monotonic()
     while going := [state for state in states if not state.done]:
         train_step(going, accelerator)
@@ -63,9 +81,6 @@ def fit(
                 saved = time.monotonic()
         if stopping and not all(state.done for state in states):
             raise KeyboardInterrupt("add --resume to the same command to go on" if save is not None else "")
-    for state in states:
-        if state.best is not None:  # only where the recipe keeps the best
-            state.load_learned(state.best)
 
 
 def _agreed(asked: bool, accelerator: Accelerator) -> bool:
@@ -85,6 +100,8 @@ def _evaluates(state: RunState) -> bool:
 def _evaluate(state: RunState, score: Score) -> bool:
     """Score the holdout, remember the best weights, and stop early when nothing better came for long enough.
 
+    Weights that the method has not settled yet are scored, but neither kept nor waited for.
+
     Returns:
         Whether there was a holdout to score.
     """
@@ -93,7 +110,9 @@ def _evaluate(state: RunState, score: Score) -> bool:
         return False
     state.evaluations.append(Evaluation(state.step, scores))
     schedule = state.recipe.schedule
-    ranked = [goodness(evaluation.scores) for evaluation in state.evaluations]
+    if not state.attached.settled(state.step):
+        return True
+    ranked = [goodness(e.scores) for e in state.evaluations if state.attached.settled(e.step)]
     best = max(range(len(ranked)), key=lambda number: (ranked[number], -number))
     if best == len(ranked) - 1 and schedule.keep == "best":
         state.best, state.best_step = state.learned(), state.step

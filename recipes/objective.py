@@ -5,13 +5,14 @@ modules that learn with the model and a state that is saved with it. Terms know 
 """
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from graft.adapters.model import AdaptedModel, Outputs
+from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import Kind
 from graft.recipes.reference import FrozenReference
@@ -151,6 +152,22 @@ class Term(ABC):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the state back."""
+
+
+def check_names(terms: Sequence[Term]) -> None:
+    """Refuse terms or streams whose names would fall together: states, modules and draws are kept by name.
+
+    Raises:
+        RecipeError: A name is used twice, or is one of graft's own.
+    """
+    for kind, names, taken in (
+        ("term", [term.name for term in terms], {"method"}),
+        ("stream", [stream.name for term in terms for stream in term.streams()], {"train"}),
+    ):
+        for name in names:
+            if names.count(name) > 1 or name in taken:
+                why = "is graft's own" if name in taken else "is used more than once"
+                raise RecipeError(f"objective.terms: the {kind} name {name!r} {why}; give each its own name")
 
 
 @dataclass

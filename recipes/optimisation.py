@@ -35,20 +35,20 @@ class Learner:
 def learners(model: AdaptedModel, attached: Attached, term_modules: nn.ModuleDict) -> tuple[Learner, ...]:
     """List everything that may learn: the method's largest set, the head, and the terms' modules.
 
-    A parameter that no stage owns (a prefix, say) belongs to the first stage, since its gradient passes through all.
+    A parameter that several stages share (a tied embedding) belongs to the lowest of them, and one that no stage owns
+    (a prefix, say) to the first, since the gradient passes through all above it.
 
     Args:
         model: The model, adapters attached.
         attached: What the method said about it.
-        term_modules: The terms' own modules; they belong to the last stage, with the head.
+        term_modules: The terms' own modules; they belong to the last stage of which something learns.
     """
     stages = model.stages()
-    stage_of = {
-        id(weight): number
-        for number, stage in enumerate(stages)
-        for module in stage.modules
-        for weight in module.parameters()
-    }
+    stage_of: dict[int, int] = {}
+    for number, stage in enumerate(stages):
+        for module in stage.modules:
+            for weight in module.parameters():
+                stage_of.setdefault(id(weight), number)
     named = dict(model.named_parameters())
     found = [
         Learner(
@@ -56,9 +56,9 @@ def learners(model: AdaptedModel, attached: Attached, term_modules: nn.ModuleDic
         )
         for name in attached.learning
     ]
+    last = max(learner.stage for learner in found)
     found += [
-        Learner(f"term.{name}", weight, len(stages) - 1, 1.0, weight.ndim > 1)
-        for name, weight in term_modules.named_parameters()
+        Learner(f"term.{name}", weight, last, 1.0, weight.ndim > 1) for name, weight in term_modules.named_parameters()
     ]
     return tuple(found)
 

@@ -78,7 +78,7 @@ class RunState:
     seconds: float = 0.0
     stopped: bool = False
     _plan: tuple[int, list[Rows]] | None = None
-    _learning_stages: tuple[bool, ...] | None = None
+    _learning_now: set[int] | None = None
 
     @property
     def done(self) -> bool:
@@ -120,9 +120,15 @@ class RunState:
             self._plan = (epoch, plan)
         return self._plan[1][position]
 
-    def rates(self) -> tuple[float, ...]:
-        """Ask the strategy for each stage's rate at the coming step."""
-        return self.recipe.strategy.rates(self.step, self.total_steps, len(self.stages))
+    @cached_property
+    def learning_stages(self) -> tuple[int, ...]:
+        """Numbers of the stages of which something may learn, rising; a strategy has no use for the others."""
+        return tuple(sorted({learner.stage for learner in self.learners}))
+
+    def rates(self) -> dict[int, float]:
+        """Ask the strategy for the rate, at the coming step, of each stage of which something may learn."""
+        asked = self.recipe.strategy.rates(self.step, self.total_steps, len(self.learning_stages))
+        return dict(zip(self.learning_stages, asked, strict=True))
 
     def enter_step(self) -> None:
         """Let learn what the strategy names, and run what lies below it in evaluation mode.
@@ -130,18 +136,17 @@ class RunState:
         Modules below the first one that learns compute the same function at every step, so their outputs could be
         cached; they never drop anything, cached or not.
         """
-        learning = tuple(rate > 0 for rate in self.rates())
-        if learning == self._learning_stages and self.model.training:
+        learning = {stage for stage, rate in self.rates().items() if rate > 0}
+        if learning == self._learning_now and self.model.training:
             return
         for learner in self.learners:
-            learner.weight.requires_grad_(learning[learner.stage])
+            learner.weight.requires_grad_(learner.stage in learning)
         self.model.train()
         self.objective.modules.train()
-        owned = {learner.stage for learner in self.learners if learning[learner.stage]}
-        for modules in self.stages[: min(owned)]:
+        for modules in self.stages[: min(learning)]:
             for module in modules:
                 module.eval()
-        self._learning_stages = learning
+        self._learning_now = learning
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Which part of the learning set learns at a step, and at which rate.
 
 The method fixes the largest set of parameters that may learn; a strategy only ever narrows it. It is a pure function of
-the step, so that resume and several processes need nothing from it. Stages are the model's, in forward
-order: embeddings, layers, head.
+the step, so that resume and several processes need nothing from it. Stages are those of the model's, in forward
+order (embeddings, layers, head), of which the method lets something learn.
 """
 
 from typing import Annotated, Literal

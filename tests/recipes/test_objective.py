@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from domain_term import DomainTerm
 
-from graft.errors import GraftError
+from graft.errors import GraftError, RecipeError
 from graft.recipes.building import build, gather
 from graft.recipes.l2sp import L2SP
 from graft.recipes.objective import Contribution, Term
@@ -159,3 +159,20 @@ def test_a_term_that_is_an_object_changes_the_digest(tiny_recipe):
 
 def test_l2sp_names_itself():
     assert L2SP(0.5).identity() == {"name": "l2sp", "strength": 0.5}
+
+
+@pytest.mark.parametrize("names", [("weigher", "weigher"), ("method",)])
+def test_names_that_would_fall_together_are_refused(tiny_recipe, names):
+    terms = []
+    for name in names:
+        terms.append(Weigher())
+        terms[-1].name = name
+    with pytest.raises(RecipeError, match=f"the term name '{names[-1]}'"):
+        state_of(quiet(tiny_recipe), *terms)
+
+
+def test_streams_of_one_name_are_refused(tiny_recipe):
+    other = DomainTerm()
+    other.name = "another"
+    with pytest.raises(RecipeError, match="the stream name 'target' is used more than once"):
+        state_of(tiny_recipe("lora"), DomainTerm(), other)

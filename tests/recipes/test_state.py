@@ -102,3 +102,28 @@ def test_the_loss_sequence_is_pinned(tiny_recipe, method):
     for _ in range(6):
         train_step([state], accelerator)
     assert state.losses == [pytest.approx(loss, abs=1e-4) for loss in PINNED[method]]
+
+
+def test_a_strategy_sees_only_stages_of_which_something_learns(tiny_recipe):
+    lora = state_of(tiny_recipe("lora", strategy={"name": "gradual_unfreezing", "share": 1.0}))
+    assert 0 not in lora.learning_stages  # the embeddings
+    assert lora.rates() == {stage: float(stage == lora.learning_stages[-1]) for stage in lora.learning_stages}
+
+
+def test_a_tied_embedding_learns_with_the_embeddings_and_the_top_layer_first(tiny_recipe, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"text": "w{row} w2 w3 w4 w5 w6 w7 w{row % 7}"}}\n' for row in range(40)))
+    state = state_of(
+        tiny_recipe(
+            "full",
+            "gpt2",
+            task={"name": "text", "data": corpus, "max_length": 8},
+            strategy={"name": "gradual_unfreezing", "share": 1.0},
+        )
+    )
+    (tied,) = (learner for learner in state.learners if learner.name.endswith("wte.weight"))
+    assert tied.stage == 0
+    before = {learner.name: learner.weight.detach().clone() for learner in state.learners}
+    train_step([state], Accelerator(cpu=True))
+    moved = {learner.stage for learner in state.learners if not torch.equal(before[learner.name], learner.weight)}
+    assert moved == {state.learning_stages[-1]}

@@ -1,6 +1,7 @@
 """One run from recipe to folder: what it writes, that it repeats, resumes and reloads exactly."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from graft import load, train
-from graft.errors import RunError, TrainingError
+from graft.errors import RecipeError, RunError, TrainingError
 from graft.eval.records import read_predictions, read_record
 from graft.recipes import checkpoints
 from graft.recipes import loop as loop_module
@@ -228,6 +229,57 @@ def test_early_stopping_keeps_the_best_weights(tiny_recipe):
     assert state.step == 8
     assert state.best_step == 4
     assert torch.equal(weights_of(state), seen[4])
+
+
+def test_ranks_that_are_not_down_to_the_budget_are_never_the_best(tiny_recipe):
+    method = {"name": "adalora", "r": 2, "initial_r": 4, "final": 0.5}
+    state = state_of(tiny_recipe(method, schedule={"evaluate": 2, "steps": 8, "patience": 1}))
+    script = iter([90.0, 80.0, 60.0, 70.0])  # patience would stop at the second evaluation, the best is the first
+    fit([state], Accelerator(cpu=True), score=lambda _: {"accuracy": next(script)})
+    assert [state.attached.settled(step) for step in (2, 4, 6, 8)] == [False, True, True, True]
+    assert state.step == 6
+    assert state.best_step == 4
+    kept = sum(int((w != 0).sum()) for name, w in state.model.named_parameters() if "lora_E" in name)
+    assert 0 < kept <= 2 * sum("lora_E" in name for name, _ in state.model.named_parameters())
+
+
+def test_training_leaves_the_callers_generator_alone(tmp_path, tiny_recipe):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(tiny_recipe("lora", schedule={"steps": 2}), options=options(tmp_path))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_is_found_under_another_name_of_its_model(tmp_path, tiny_recipe, tiny_bert):
+    first = train(tiny_recipe("lora", schedule={"steps": 2}), options=options(tmp_path))
+    copied = tmp_path / "copied"
+    shutil.copytree(tiny_bert, copied)
+    again = train(tiny_recipe("lora", schedule={"steps": 2}, model=str(copied)), options=options(tmp_path))
+    assert again.reused
+    assert again.folder == first.folder
+
+
+def test_cost_can_be_measured_of_a_run_that_is_there(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.setattr("graft.recipes.train.measure", lambda recipe: {"seconds_per_step": 1.0})
+    recipe = tiny_recipe("lora", schedule={"steps": 2})
+    trained = train(recipe, options=options(tmp_path))
+    assert trained.record.cost is None
+    measured = train(recipe, options=options(tmp_path, measure_cost=True))
+    assert measured.record.cost == {"seconds_per_step": 1.0}
+    assert read_record(trained.folder) == measured.record
+    assert measured.record.model_copy(update={"cost": None}) == trained.record
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, tiny_recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"--out .*file: cannot write there"):
+        train(tiny_recipe("lora"), options=options(tmp_path / "file"))
+
+
+def test_a_refused_run_leaves_no_folder_behind(tmp_path, tiny_recipe):
+    with pytest.raises(RecipeError):
+        train(tiny_recipe({"name": "lora", "targets": "nothing"}), options=options(tmp_path))
+    assert [entry.name for entry in tmp_path.iterdir()] == [".locks"]
 
 
 def test_clipping_bounds_the_global_norm(tiny_recipe, monkeypatch):
