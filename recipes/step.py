@@ -89,7 +89,7 @@ def _forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> 
     tally = _Tally(torch.zeros((), device=state.device))
     units, examples = float(state.train.units[rows].sum()), len(rows)
     for part in _parts(state, state.train, rows, accelerator):
-        context = _forward(state, state.train, part)
+        context = forward(state, state.train, part)
         _add(tally, state.objective.batch_loss(context, units=units, examples=examples))
         assert context.losses is not None
         tally.examples.append((context.batch.ids, context.losses.detach()))
@@ -98,7 +98,7 @@ def _forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> 
             len(data.encoded.lengths), seed=state.recipe.seed, name=data.name, step=state.step, examples=data.examples
         )
         for part in _parts(state, data.encoded, picked, accelerator):
-            losses = term.on_stream(data.name, _forward(state, data.encoded, part, data)).losses
+            losses = term.on_stream(data.name, forward(state, data.encoded, part, data)).losses
             if losses is not None:
                 _add(tally, losses.sum() / data.examples)
     penalties = (state.objective.step_loss(_step_context(state)), state.attached.penalty())
@@ -119,8 +119,18 @@ def _parts(state: RunState, encoded: Encoded, rows: Rows, accelerator: Accelerat
     )
 
 
-def _forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | None = None) -> BatchContext:
-    """Run the model on one micro-batch; of the task's own examples, also the task's loss."""
+def forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | None = None) -> BatchContext:
+    """Run the model on one micro-batch.
+
+    Args:
+        state: The run, in its coming step.
+        encoded: Where the examples are.
+        rows: Which of them.
+        data: The term's own stream that they come from; none for the task's.
+
+    Returns:
+        What terms may look at; with the task's loss for the task's own examples.
+    """
     kind = state.kind if data is None else data.kind
     batch: Batch = kind.collate(encoded, rows.tolist()).to(state.device)
     state.draws.begin(state.step, batch.ids, "train" if data is None else data.name)

@@ -1,0 +1,291 @@
+"""What a run will take, before it is made: parameters, memory by kind, steps, minutes, disk.
+
+Memory is computed before it is used: weights, gradients, moments and copies are counted, and what the backward pass
+needs is listed by autograd for one and for two examples of the largest micro-batch's length, from which the whole batch
+follows, as it grows by the same amount with every example. Where that fits, the largest step is taken, which tells
+what the allocator and passing tensors add, and a few others, which tell the minutes.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from graft.eval.predict import plan_batches
+from graft.recipes import hardware
+from graft.recipes.batching import Rows, epoch_plan, micro_batches
+from graft.recipes.building import Materials, build, gather
+from graft.recipes.cost import largest_step
+from graft.recipes.recipe import Recipe
+from graft.recipes.recording import count_parameters
+from graft.recipes.scoring import HOLDOUT
+from graft.recipes.solitary import read_page, run_alone
+from graft.recipes.state import RunState
+from graft.recipes.step import forward, train_step
+
+_TIMED = 6
+"""Steps that are taken to tell the time, spread evenly from short to long ones; as many go before them."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of one process, in bytes, by what it is for.
+
+    Attributes:
+        runtime: Python, the libraries and the tokenised data; nothing on a GPU, where only tensors count.
+        weights: The model's and the terms'.
+        gradients: Of what learns.
+        optimiser: Its moments.
+        activations: What the largest micro-batch keeps for its backward pass.
+        reference: Copies of pretrained weights, where a term needs them.
+        best: A copy of what learns, where the best weights are kept.
+        workspace: Passing tensors, and what the allocator cannot use again; known only where the run was tried.
+        total: At the peak. Gradients come while activations go, so that it is less than the sum where every step is
+            one micro-batch.
+        available: Free on the device before the run.
+    """
+
+    runtime: int
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    reference: int
+    best: int
+    workspace: int | None
+    total: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        task: Its name.
+        method: Its name.
+        device: Where.
+        parameters: `trainable`, `trainable_without_head`, `total`.
+        memory: By kind.
+        examples: Split → number of examples.
+        truncated: Split → examples that are cut at `task.max_length`.
+        steps: Optimiser steps.
+        micro_batches: The most in one step.
+        seconds_per_step: On average; none where the run does not fit into memory.
+        minutes: Training and evaluations of the holdout; none where the run does not fit.
+        artefact_bytes: What the run leaves, about.
+        checkpoint_bytes: What it takes on disk meanwhile, about.
+    """
+
+    task: str
+    method: str
+    device: str
+    parameters: dict[str, int]
+    memory: Memory
+    examples: dict[str, int]
+    truncated: dict[str, int]
+    steps: int
+    micro_batches: int
+    seconds_per_step: float | None
+    minutes: float | None
+    artefact_bytes: int
+    checkpoint_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is below what is free."""
+        return self.memory.total <= self.memory.available
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Work out what a recipe will take, in a process of its own.
+
+    Args:
+        recipe: What would be trained.
+
+    Raises:
+        GraftError: The recipe cannot be carried out; the same error as training gives.
+        TrainingError: The process failed; its last words are in the message.
+    """
+    gather(recipe)  # a user's mistake is said here, in the words of training
+    found = run_alone("graft.recipes.plan", recipe)
+    return Plan(**found | {"memory": Memory(**found["memory"])})
+
+
+def _work_out(recipe: Recipe) -> Plan:
+    """Build the run, count, and take a few steps."""
+    materials = gather(recipe)
+    recipe = materials.recipe
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    available = _free(accelerator.device)
+    state = build(materials, accelerator.device)
+    parts = _micro_batches(state)
+    memory = _memory(state, materials, parts, available)
+    seconds = minutes = None
+    if memory.total <= memory.available:
+        memory = _tried(memory, state, accelerator)
+        seconds = _seconds_per_step(state, parts, accelerator)
+        minutes = (seconds * state.total_steps + _seconds_of_evaluations(state, materials)) / 60
+    learned = sum(learner.weight.nbytes for learner in state.learners)
+    return Plan(
+        task=materials.data.task.name,
+        method=recipe.method.name,
+        device=recipe.device,
+        parameters=count_parameters(state),
+        memory=memory,
+        examples={name: len(split) for name, split in materials.data.splits.items()},
+        truncated={name: encoded.truncated for name, encoded in materials.encoded.items()},
+        steps=state.total_steps,
+        micro_batches=max(len(step) for step in parts),
+        seconds_per_step=seconds,
+        minutes=minutes,
+        artefact_bytes=learned,
+        checkpoint_bytes=learned + memory.optimiser + memory.best,
+    )
+
+
+def _micro_batches(state: RunState) -> list[list[Rows]]:
+    """The micro-batches of every step of the first epoch, or of the steps there are."""
+    schedule, budget, lengths = state.recipe.schedule, state.recipe.budget, state.train.lengths
+    steps = epoch_plan(lengths, seed=state.recipe.seed, epoch=0, examples=schedule.examples, buckets=budget.buckets)
+    return [micro_batches(rows, lengths, tokens=budget.tokens) for rows in steps[: state.total_steps]]
+
+
+def _free(device: torch.device) -> int:
+    """Free memory in bytes, with what this process holds already."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+
+
+def _memory(state: RunState, materials: Materials, parts: list[list[Rows]], available: int) -> Memory:
+    """Count memory by kind."""
+    held = [*state.model.parameters(), *state.model.buffers(), *state.objective.modules.parameters()]
+    weights = sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in held}.values())
+    learned = sum(learner.weight.nbytes for learner in state.learners)
+    reference = 0 if state.objective.reference is None else state.objective.reference.bytes
+    resident = psutil.Process().memory_info().rss
+    runtime = 0 if state.device.type == "cuda" else max(0, resident - weights - reference)
+    kept = state.recipe.schedule.keep == "best" and HOLDOUT in materials.encoded
+    state.step = state.total_steps - 1  # when all that a strategy lets learn is learning
+    activations = max(_activations(state, part) for part in _largest(parts, state))
+    state.step = 0
+    best = learned if kept else 0
+    standing = runtime + weights + 2 * learned + reference + best
+    alone = all(len(step) == 1 for step in parts)
+    peak = max(activations, learned) if alone else activations + learned
+    return Memory(
+        runtime=runtime,
+        weights=weights,
+        gradients=learned,
+        optimiser=2 * learned,
+        activations=activations,
+        reference=reference,
+        best=best,
+        workspace=None,
+        total=standing + peak,
+        available=available,
+    )
+
+
+def _tried(memory: Memory, state: RunState, accelerator: Accelerator) -> Memory:
+    """Take the largest step, after one that makes the moments, and see what it took beyond what was counted."""
+    for number in (0, largest_step(state)):
+        state.step = number
+        train_step([state], accelerator)
+    peak = hardware.peak_memory(state.device.type) + memory.best  # nothing is kept as the best here
+    workspace = max(0, peak - memory.total)
+    return replace(memory, workspace=workspace, total=memory.total + workspace)
+
+
+def _largest(parts: list[list[Rows]], state: RunState) -> list[Rows]:
+    """The micro-batches with the most tokens and with the most pairs of tokens, padding counted."""
+    every = [part for step in parts for part in step]
+    lengths = [int(state.train.lengths[part].max()) for part in every]
+    by_tokens = max(range(len(every)), key=lambda at: len(every[at]) * lengths[at])
+    by_pairs = max(range(len(every)), key=lambda at: len(every[at]) * lengths[at] ** 2)
+    return [every[at] for at in {by_tokens, by_pairs}]
+
+
+def _activations(state: RunState, part: Rows) -> int:
+    """Bytes that a micro-batch keeps for its backward pass, from its longest example once and twice."""
+    longest = part[state.train.lengths[part].argmax()]
+    once, twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
+    if state.recipe.budget.gradient_checkpointing:  # one layer at a time is computed again
+        layers = len(state.model.stages()) - 2
+        state.model.body.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+        full_once, full_twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
+        state.model.body.activation_checkpointing_enable({"use_reentrant": False})
+        once, twice = once + full_once // layers, twice + full_twice // layers
+    return once + (len(part) - 1) * (twice - once)
+
+
+def _kept(state: RunState, rows: Rows) -> int:
+    """Bytes that autograd keeps after a forward pass, weights left out."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in state.model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in weights:
+            kept[pointer] = tensor
+        return tensor
+
+    state.enter_step()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        context = forward(state, state.train, rows)
+        loss = state.objective.batch_loss(context, units=1.0, examples=1)
+    del loss
+    state.draws.end()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _seconds_per_step(state: RunState, parts: list[list[Rows]], accelerator: Accelerator) -> float:
+    """Take steps from short to long and tell the mean over all steps by their tokens."""
+    tokens = np.array(
+        [sum(len(part) * int(state.train.lengths[part].max()) for part in step) for step in parts], dtype=float
+    )
+    order = np.argsort(tokens)
+    picked = order[np.linspace(0, len(order) - 1, 2 * _TIMED).astype(int)]
+    seconds = []
+    for number in picked:
+        state.step = int(number)
+        started = time.perf_counter()
+        train_step([state], accelerator)
+        seconds.append(time.perf_counter() - started)
+    timed = slice(1, None, 2)  # every other one: the machine has met each length before
+    slope, start = np.polyfit(tokens[picked][timed], seconds[timed], 1) if len(set(picked)) > 2 else (0, seconds[-1])
+    return float(max(start + slope * tokens.mean(), min(seconds)))
+
+
+def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:
+    """Score one batch of the holdout and tell the time of all evaluations by their tokens."""
+    encoded = materials.encoded.get(HOLDOUT)
+    if encoded is None:
+        return 0.0
+    batches = plan_batches(encoded.lengths, state.recipe.budget.tokens)
+    tokens = [len(rows) * int(encoded.lengths[rows].max()) for rows in batches]
+    middle = batches[len(batches) // 2]
+    with state.evaluating():
+        started = time.perf_counter()
+        state.model(materials.kind.collate(encoded, middle).to(state.device).inputs)
+        seconds = time.perf_counter() - started
+    every = state.recipe.schedule.evaluate or state.epoch_steps
+    evaluations = -(-state.total_steps // every)
+    return evaluations * seconds * sum(tokens) / tokens[len(batches) // 2]
+
+
+def _main(page: str) -> dict[str, Any]:
+    return asdict(_work_out(read_page(page)))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_main(sys.argv[1])) + "\n")

@@ -1,0 +1,48 @@
+"""Run one of our modules on a recipe in a fresh process: nothing cached, no neighbour, a peak of memory of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from graft.errors import TrainingError
+from graft.files import write_json
+from graft.recipes.recipe import Recipe, canonical
+
+_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
+    """Call `python -m MODULE PAGE ARGUMENTS` and read the JSON that it prints last.
+
+    Args:
+        module: One of ours; it reads the recipe with `read_page`.
+        recipe: What the module is about.
+        arguments: What else it takes.
+
+    Returns:
+        What the module printed.
+
+    Raises:
+        TrainingError: The process failed; its last words are in the message.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in _LAUNCHER}
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "recipe.json"
+        write_json(page, canonical(recipe))
+        command = [sys.executable, "-m", module, str(page), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode < 0:
+        raise TrainingError(f"{module} was killed (signal {-done.returncode}): most likely there was no memory left")
+    if done.returncode:
+        raise TrainingError(f"{module} failed: {done.stderr.strip()[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def read_page(page: str) -> Recipe:
+    """Read the recipe that `run_alone` wrote."""
+    return Recipe.model_validate(json.loads(Path(page).read_text(encoding="utf-8")))
