@@ -1,5 +1,7 @@
 """What learns, at which rate, and what runs in evaluation mode below it."""
 
+import math
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -83,7 +85,10 @@ def test_the_learning_rate_rises_and_falls_as_the_recipe_says():
     linear = [schedule_factor(ScheduleConfig(warmup=0.1), step, 100) for step in range(100)]
     assert linear[:11] == [pytest.approx((step + 1) / 11) for step in range(10)] + [1.0]
     assert linear[-1] == pytest.approx(1 / 90)
-    assert schedule_factor(ScheduleConfig(warmup=0.0, decay="cosine"), 50, 100) == pytest.approx(0.5)
+    cosine = [schedule_factor(ScheduleConfig(warmup=0.1, decay="cosine"), step, 100) for step in range(100)]
+    assert cosine[:10] == linear[:10]
+    # Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5, over what the warm-up leaves.
+    assert cosine[10:] == pytest.approx([0.5 * (1 + math.cos(math.pi * done / 90)) for done in range(90)])
     assert schedule_factor(ScheduleConfig(warmup=0.0, decay="constant"), 99, 100) == 1.0
     assert schedule_factor(ScheduleConfig(warmup=0.0), 0, 1) == 1.0
 
