@@ -21,6 +21,7 @@ from graft.files import write_atomically, write_json
 SCHEMA = 1
 RECORD = "record.json"
 PREDICTIONS = "predictions.parquet"
+_AGAIN = "delete the run folder and train the run again"
 
 
 class _Section(BaseModel):
@@ -197,17 +198,17 @@ def read_record(folder: Path) -> RunRecord:
     except (FileNotFoundError, NotADirectoryError) as error:
         reason = "the run did not finish; resume it" if folder.is_dir() else "no such run folder"
         raise RunError(f"{path}: not there: {reason}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error}); train the run again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged ({error}); {_AGAIN}") from error
     schema = value.get("schema") if isinstance(value, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
-        raise RunError(f"{path}: has schema {schema}, and this graft reads up to {SCHEMA}; upgrade graft")
+        raise RunError(f"{path}: of a newer graft (schema {schema}, and this one reads up to {SCHEMA}); upgrade graft")
     try:
         return RunRecord.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise RunError(f"{path}: not a run record: {where}: {first['msg']}; train the run again") from error
+        raise RunError(f"{path}: not a run record: {where}: {first['msg']}; {_AGAIN}") from error
 
 
 def write_predictions(folder: Path, predictions: Mapping[str, Predictions]) -> None:
@@ -261,8 +262,11 @@ def read_predictions(folder: Path) -> dict[str, Predictions]:
                 None if labels.null_count else np.array(labels.to_pylist(), dtype=np.float64),
                 np.array(part.column("scores").to_pylist(), dtype=np.float32),
             )
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise RunError(f"{path}: missing or damaged ({error}); train the run again") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        reason = "the run did not finish; resume it" if folder.is_dir() else "no such run folder"
+        raise RunError(f"{path}: not there: {reason}") from error
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({str(error).strip()}); {_AGAIN}") from error
     return out
 
 

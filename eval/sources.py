@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from graft.errors import DataError
 from graft.eval.formats import SUFFIXES, Table, TsvLayout, from_dataset, is_saved, read_saved, read_table
+from graft.eval.wording import listed
 
 # What files of a split are called in the wild; GLUE's own say dev.
 _STEMS: dict[str, tuple[str, ...]] = {
@@ -56,8 +57,11 @@ def read_local(path: Path, task: str, validations: Sequence[str], layout: TsvLay
         if files and (split != "validation" or "validation" in validations or len(tables) == 1):
             tables[split] = _concatenate([read_table(file, layout) for file in files])
     if "train" not in tables:
-        seen = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        raise DataError(f"{folder}: no train file ({', '.join('train' + end for end in SUFFIXES)}); it holds {seen}")
+        seen = listed(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+        raise DataError(
+            f"{folder}: no train file ({', '.join('train' + end for end in SUFFIXES)}); it holds {seen}; rename the "
+            "one to train on, or give its own path as `data`"
+        )
     return tables
 
 
@@ -143,9 +147,9 @@ def _concatenate(tables: list[Table]) -> Table:
     if len(tables) == 1:
         return first
     try:
-        data = pa.concat_tables([table.data for table in tables])
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{first.origin}: its shards have different columns: {error}") from error
+        data = pa.concat_tables([pa.table(dict(table.data)) for table in tables])
+    except pa.ArrowException as error:
+        raise DataError(f"{first.origin}: its shards have different columns ({error}); write them alike") from error
     return Table(data, first.origin, first.class_names)
 
 

@@ -161,7 +161,7 @@ def label_strata(labels: Labels | None, examples: int) -> list[int]:
         return [0] * examples
     if np.issubdtype(labels.dtype, np.integer):
         return [int(label) for label in labels]
-    rounded = np.rint(labels).astype(np.int64)  # fixed bins: quantiles would move with every added row
+    rounded = np.rint(labels)  # fixed bins: quantiles would move with every added row
     if len(np.unique(rounded)) > 10:
         return [0] * examples
     return [int(label) for label in rounded]

@@ -19,6 +19,7 @@ from graft.eval.formats import Table, TsvLayout
 from graft.eval.metrics import DEFAULT_METRICS, METRICS
 from graft.eval.sources import read_hub, read_local
 from graft.eval.splits import Labels, Split, group_holdout, joined_groups, nested_subset
+from graft.eval.texts import read_groups, read_texts
 from graft.files import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -256,6 +257,8 @@ def _row(config: TaskConfig) -> Task:
     row = dataclasses.replace(row, **changes)
     if row.kind != "causal_lm" and row.label is None:
         raise RecipeError("task.label: name the label column (--task.label c), or set kind: causal_lm for plain text")
+    if row.label in row.text:
+        raise RecipeError(f"task.label: {row.label!r} is a text column too, so the answer would be read; name another")
     if row.kind == "causal_lm" and len(row.text) != 1:
         raise RecipeError(f"task.text: causal_lm reads one column, not {', '.join(row.text)}")
     return row
@@ -264,10 +267,15 @@ def _row(config: TaskConfig) -> Task:
 def _read(config: TaskConfig, row: Task) -> dict[str, Table]:
     """The tables of the splits, from where the recipe says."""
     if config.data is not None:
-        return read_local(config.data, row.name, row.validations, row.tsv)
-    if row.hub is None:
+        tables = read_local(config.data, row.name, row.validations, row.tsv)
+    elif row.hub is not None:
+        tables = read_hub(*row.hub, row.validations)
+    else:
         raise RecipeError(f"task.data: task {row.name!r} has no source of its own; give --data FILE or FOLDER")
-    return read_hub(*row.hub, row.validations)
+    for table in tables.values():
+        if not len(table):
+            raise DataError(f"{table.origin}: no examples in it, only the names of columns; add rows")
+    return tables
 
 
 def _typed(config: TaskConfig, row: Task, tables: Mapping[str, Table]) -> tuple[Task, dict[str, Labels]]:
@@ -276,18 +284,22 @@ def _typed(config: TaskConfig, row: Task, tables: Mapping[str, Table]) -> tuple[
         task = dataclasses.replace(row, label=None, label_names=())
         _check_metrics(task)
         return task, {}
-    column = row.label
-    raw = {
-        name: label_columns.read_values(table.values(column), table.origin, column) for name, table in tables.items()
-    }
+    column, origin = row.label, tables["train"].origin
+    declared = label_columns.declared_classes(row.label_names, tables, column)
+    raw = {"train": label_columns.read_values(tables["train"].values(column), origin, column)}
+    words = isinstance(raw["train"][0], str) and not declared
+    for name, table in tables.items():
+        if name != "train":
+            raw[name] = label_columns.read_values(table.values(column), table.origin, column, numbers=not words)
     fractions = any(isinstance(value, float) for value in raw["train"])
     if fractions and config.kind is None and config.name not in TASKS:
         row = dataclasses.replace(row, kind="regression", metrics=config.metrics or DEFAULT_METRICS["regression"])
     _check_metrics(row)
     if row.kind == "regression":
         return row, {name: label_columns.scores(raw[name], tables[name].origin, column) for name in raw}
-    declared = row.label_names or tables["train"].class_names.get(column, ())
-    names = declared or label_columns.class_names(raw["train"], tables["train"].origin, column)
+    names = declared or label_columns.class_names(raw["train"], origin, column)
+    if not declared:
+        label_columns.warn_of_doubtful_classes(raw["train"], origin, column, chosen=config.kind is not None)
     numbers: dict[str, Labels] = {
         name: label_columns.class_numbers(values, names, tables[name].origin, column, numbered=bool(declared))
         for name, values in raw.items()
@@ -311,28 +323,22 @@ def _check_metrics(task: Task) -> None:
 
 def _split(name: str, table: Table, task: Task, values: Labels | None) -> Split:
     """A table's rows as examples; blank documents of plain text are left out."""
-    columns = [table.values(column) for column in task.text]
-    for column, texts in zip(task.text, columns, strict=True):
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                found = "is missing" if text is None else f"is {text!r}, not text"
-                raise DataError(f"{table.origin}: row {row}, column {column!r} {found}; fill it in or drop the row")
-    examples = tuple(zip(*columns, strict=True))
+    # GLUE's QQP has questions that are empty; they count in the published scores.
+    examples = read_texts(table, task.text, blank=task.kind == "causal_lm" or task.name in TASKS)
     if task.kind == "causal_lm":
         ids = np.array([row for row, (text,) in enumerate(examples) if text.strip()], dtype=np.int64)
         examples = tuple(examples[row] for row in ids)
     else:
         ids = np.arange(len(examples), dtype=np.int64)
     if not examples:
-        raise DataError(f"{table.origin}: no examples in it")
+        raise DataError(f"{table.origin}: every text in column {task.text[0]!r} is empty; there is nothing to learn")
     return Split(name, name, ids, examples, values)
 
 
 def _groups(table: Table, task: Task, train: Split) -> list[str]:
     """The group of each training example: those that share a value of the group's columns, or else a text."""
     if task.group:
-        columns = [[str(value) for value in table.values(column)] for column in task.group]
-        return joined_groups([[values[row] for row in train.ids] for values in columns])
+        return joined_groups([[values[row] for row in train.ids] for values in read_groups(table, task.group)])
     groups = joined_groups(list(zip(*train.texts, strict=True)))
     largest = max(Counter(groups).values())
     if len(task.text) > 1 and largest > LARGEST_GROUP * len(groups):
@@ -356,7 +362,9 @@ def _carve(
         )
     kept, carved = group_holdout(groups, train.labels, CARVED, seed, purpose="validation")
     if not len(kept):
-        raise DataError(f"{origin}: no validation split, and all {len(train)} rows are one group; add a validation file")
+        raise DataError(
+            f"{origin}: no validation split, and all {len(train)} rows are one group; add a validation file"
+        )
     logger.warning("%s has no validation split: %d of its %d rows serve as one", origin, len(carved), len(train))
     return kept, carved
 

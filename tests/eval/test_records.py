@@ -89,13 +89,17 @@ def test_records_that_cannot_be_read_say_why(tmp_path):
     write_record(tmp_path, make_record())
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
-    assert "damaged" in refusal(tmp_path)
+    assert refusal(tmp_path).startswith(f"{path}: damaged (")
     path.write_text(whole.replace('"schema": 1', '"schema": 2'))
-    assert "has schema 2, and this graft reads up to 1; upgrade graft" in refusal(tmp_path)
+    assert "of a newer graft (schema 2, and this one reads up to 1); upgrade graft" in refusal(tmp_path)
     path.write_text(whole.replace('"digest": "ab12",', ""))
     assert "not a run record: digest" in refusal(tmp_path)
-    path.write_text("[]")
-    assert "not a run record" in refusal(tmp_path)
+    for damaged in ("[]", "", "null", "[" * 100_000, '{"schema": "one"}', "\udcff"):
+        path.write_text(damaged, errors="surrogateescape")
+        assert "delete the run folder and train the run again" in refusal(tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert "damaged" in refusal(tmp_path)
 
 
 def test_a_number_that_json_cannot_say_never_reaches_the_disk(tmp_path):
@@ -120,7 +124,38 @@ def test_predictions_read_back_exactly_split_by_split(tmp_path):
     assert found["holdout"].labels is None
     rows = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert rows[2] == {"split": "holdout", "id": 7, "label": None, "scores": [-12.5, 4.0]}
-    with pytest.raises(RunError, match="missing or damaged"):
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "columns", "ragged", "gap", "folder"])
+def test_predictions_that_are_damaged_say_what_to_do(tmp_path, damage):
+    path = tmp_path / "predictions.parquet"
+    part = Predictions(np.array([3, 1]), np.array([0, 1]), np.zeros((2, 2), dtype=np.float32))
+    write_predictions(tmp_path, {"validation": part})
+    table = pyarrow.parquet.read_table(path)
+    match damage:
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-20])
+        case "text":
+            path.write_text("split,id\n")
+        case "columns":
+            pyarrow.parquet.write_table(table.drop_columns(["scores"]), path)
+        case "ragged" | "gap":
+            rows = table.to_pylist()
+            rows[0] |= {"scores": [1.0]} if damage == "ragged" else {"id": None}
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        case "folder":
+            path.unlink()
+            path.mkdir()
+    with pytest.raises(RunError) as raised:
+        read_predictions(tmp_path)
+    assert str(raised.value).startswith(f"{path}: damaged (")
+    assert "delete the run folder and train the run again" in str(raised.value)
+
+
+def test_predictions_that_are_not_there_say_why(tmp_path):
+    with pytest.raises(RunError, match=r"predictions\.parquet: not there: the run did not finish; resume it"):
+        read_predictions(tmp_path)
+    with pytest.raises(RunError, match="no such run folder"):
         read_predictions(tmp_path / "absent")
 
 

@@ -56,7 +56,7 @@ def test_a_csv_may_hold_line_breaks_and_commas_inside_quotes(tmp_path):
 def test_a_users_tsv_with_a_broken_row_is_refused(tmp_path):
     path = tmp_path / "train.tsv"
     path.write_text("sentence\tlabel\ngood\t1\nbroken\n")
-    with pytest.raises(DataError, match=r"train\.tsv: cannot be read as tsv.*Expected 2 columns, got 1"):
+    with pytest.raises(DataError, match=r"train\.tsv: line 3 .*: expected 2 fields \(sentence, label\), found 1"):
         read_table(path)
 
 
@@ -134,11 +134,11 @@ def test_what_is_wrong_with_a_place_is_said(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
     assert "bad.parquet: cannot be read as parquet" in refusal(tmp_path / "bad.parquet")
     (tmp_path / "bad.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
-    assert "bad.csv: cannot be read as csv" in refusal(tmp_path / "bad.csv")
+    assert "bad.csv: line 2 is not UTF-8" in refusal(tmp_path / "bad.csv")
     (tmp_path / "bad.json").write_text('{"text": "a"}')
     assert "name the file .jsonl" in refusal(tmp_path / "bad.json")
     (tmp_path / "empty.csv").write_text("")
-    assert "empty.csv: cannot be read as csv" in refusal(tmp_path / "empty.csv")
+    assert "empty.csv: the file is empty" in refusal(tmp_path / "empty.csv")
     (tmp_path / "state.json").write_text("{}")
     assert "cannot be read as a saved dataset" in refusal(tmp_path)
 

@@ -179,12 +179,12 @@ def test_settings_that_cannot_be_are_refused_with_what_to_do(tmp_path):
     assert "no column 'txet' (did you mean 'text'?)" in refusal(**{**columns, "text": "txet"})
     assert "no column 'authors'" in refusal(**columns, group="authors")
     assert "causal_lm reads one column" in refusal(data=path, text="text,label", kind="causal_lm")
-    assert "row 0, column 'label' is 0, not text" in refusal(data=path, text="text,label", label="label")
+    assert "task.label: 'label' is a text column too" in refusal(data=path, text="text,label", label="label")
 
 
 def test_bad_rows_are_named(tmp_path):
     gap = folder_of(tmp_path / "gap", [*rows_of(30), {"text": None, "label": 0}], rows_of(4))
-    assert "row 30, column 'text' is missing" in refusal(data=gap, text="text", label="label")
+    assert "row 30 (the first is 0): nothing in column 'text'" in refusal(data=gap, text="text", label="label")
     one = folder_of(tmp_path / "one", rows_of(30, book=lambda row: "the same"), rows_of(4))
     assert "all 30 training rows are one group" in refusal(data=one, text="text", label="label", group="book")
     hidden = folder_of(tmp_path / "sst2", [{"sentence": f"s {row}", "label": -1} for row in range(30)])
