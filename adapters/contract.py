@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graft.adapters.config import MethodSettings
+from graft.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +29,16 @@ class Abilities:
         families: The architectures that it works on; none means all.
         mutates_base: Attaching changes the backbone's own weights, so switching the adapter off does not bring the
             pretrained model back.
+        identity_at_start: Attaching changes no logit: training starts from the pretrained model itself.
+        gradient_checkpointing: Activations may be computed twice instead of being kept.
     """
 
     mergeable: bool
     quantised_base: bool
     families: frozenset[str] | None = None
     mutates_base: bool = False
+    identity_at_start: bool = True
+    gradient_checkpointing: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,15 @@ class Plain:
         """Nothing to put back."""
 
 
+def accept(model: AdaptedModel, config: Any) -> None:
+    """Refuse no model."""
+
+
+def no_positions(config: Any) -> int:  # noqa: ARG001
+    """Leave all positions to the examples."""
+    return 0
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the table of methods.
@@ -146,6 +160,11 @@ class Method:
         learning_rates: The grid that a search tries, ascending; each method's own range, not one for all.
         attach: Puts the method on a model, in place, and says which parameters may learn; it leaves
             `requires_grad` true for exactly those.
+        refuse: Raises `RecipeError` where these settings cannot work on a model; `attach` asks it before it changes
+            anything.
+        positions: How many of the model's positions these settings take from the examples; `attach` takes them off
+            `model.positions`.
+        imports: The module to import before plain peft loads what was saved; none where peft knows the method.
     """
 
     name: str
@@ -156,6 +175,35 @@ class Method:
     learning_rate: float
     learning_rates: tuple[float, ...]
     attach: Callable[[AdaptedModel, Any, AttachContext], Attached]
+    refuse: Callable[[AdaptedModel, Any], None] = accept
+    positions: Callable[[Any], int] = no_positions
+    imports: str | None = None
+
+    def check(self, model: AdaptedModel, config: Any, *, longest: int, gradient_checkpointing: bool) -> None:
+        """Refuse what the method cannot do on a model, before anything is attached.
+
+        Args:
+            model: As it was loaded.
+            config: The method's settings.
+            longest: Tokens of the longest example, special ones included.
+            gradient_checkpointing: Whether the recipe asks for it.
+
+        Raises:
+            RecipeError: The architecture or the settings do not fit, activations cannot be computed twice, or the
+                method leaves too few positions for the examples.
+        """
+        self.refuse(model, config)
+        if gradient_checkpointing and not self.abilities.gradient_checkpointing:
+            raise RecipeError(
+                f"budget.gradient_checkpointing: {self.name} cannot have its activations computed twice; "
+                "switch it off, and lower budget.tokens to save memory"
+            )
+        taken, known = self.positions(config), model.positions
+        if known is not None and longest + taken > known:
+            raise RecipeError(
+                f"task.max_length: the longest example has {longest} tokens, and this {model.family.name} takes {known}"
+                f"{f', of which {self.name} needs {taken}' if taken else ''}; set it to {known - taken} or less"
+            )
 
 
 def release(model: AdaptedModel, own: Iterable[str]) -> Plain:

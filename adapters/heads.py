@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,12 @@ class Head(nn.Module):
             if self.pooled and name == self.family.relu_after:
                 features = torch.relu(features)
         return features
+
+    @property
+    def outputs(self) -> int:
+        """Logits per example, or per token."""
+        layer: Any = self.get_submodule(self.family.output if self.pooled else self.order[-1])
+        return int(layer.weight.shape[0])
 
     def resized(self, outputs: int, seed: int, spread: float) -> "Head":
         """A fresh head of the same make with another number of outputs.

@@ -7,7 +7,8 @@ rsLoRA (Kalajdzievski 2023, arXiv:2312.03732) and DoRA (Liu et al. 2024, arXiv:2
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -66,13 +67,19 @@ def attach(model: AdaptedModel, config: LoraConfig, context: AttachContext) -> A
     return release(model, wrap(model, settings, context))
 
 
-def wrap(model: AdaptedModel, settings: peft.PeftConfig, context: AttachContext) -> list[str]:
+def wrap(
+    model: AdaptedModel,
+    settings: peft.PeftConfig,
+    context: AttachContext,
+    wrapper: Callable[[Any, peft.PeftConfig], peft.PeftModel] | None = None,
+) -> list[str]:
     """Let peft put an adapter on the backbone, with initial weights that depend on the context's seed alone.
 
     Args:
         model: The model; its backbone is replaced by peft's wrapper.
         settings: peft's own config.
         context: For the seed.
+        wrapper: Makes the wrapper; none means peft's own choice.
 
     Returns:
         Names of the parameters that peft trains.
@@ -86,7 +93,7 @@ def wrap(model: AdaptedModel, settings: peft.PeftConfig, context: AttachContext)
         # peft asks transformers for a deprecated attribute: nothing that a user can act upon.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         torch.manual_seed(context.seed)
-        model.backbone = get_peft_model(model.backbone, settings)
+        model.backbone = (wrapper or get_peft_model)(model.backbone, settings)
     model.backbone.train(model.training)
     return [f"backbone.{name}" for name, parameter in model.backbone.named_parameters() if parameter.requires_grad]
 

@@ -21,6 +21,8 @@ from graft.errors import GraftError
 
 HeadKind = Literal["classification", "language_model"]
 
+_POSITION_TABLES = ("embeddings.position_embeddings", "wpe")  # in the backbone; rotary and relative families have none
+
 
 class Outputs(NamedTuple):
     """What a forward pass gives.
@@ -94,6 +96,8 @@ class AdaptedModel(nn.Module):
         self.kind: HeadKind = kind
         self.pooling: Pooling = pooling
         self.origin = origin
+        self.positions = _positions(backbone)
+        """Tokens that an example may have, less what a method takes of them; none where there is no limit."""
         self._fresh = fresh
 
     def forward(self, inputs: dict[str, Tensor], head: str = "default", need: frozenset[str] = frozenset()) -> Outputs:
@@ -106,6 +110,9 @@ class AdaptedModel(nn.Module):
 
         Returns:
             Features, logits and what was needed.
+
+        Raises:
+            GraftError: The sequences are longer than the checkpoint takes.
         """
         features, hidden = self._run(inputs, hidden="hidden" in need)
         return Outputs(features, self.logits(features, head), hidden)
@@ -216,6 +223,12 @@ class AdaptedModel(nn.Module):
 
     def _run(self, inputs: dict[str, Tensor], *, hidden: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Features and, if wanted, all hidden states."""
+        width = inputs["input_ids"].shape[1]
+        if self.positions is not None and width > self.positions:
+            raise GraftError(
+                f"a sequence of {width} tokens: this {self.family.name} takes {self.positions}; shorten it, or set "
+                f"task.max_length to {self.positions} or less"
+            )
         arguments: dict[str, Any] = {key: inputs[key] for key in ("input_ids", "attention_mask")}
         if self.family.token_types and "token_type_ids" in inputs:
             arguments["token_type_ids"] = inputs["token_type_ids"]
@@ -234,3 +247,14 @@ def _present(body: nn.Module, paths: tuple[str, ...]) -> Iterator[nn.Module]:
     """The modules among `paths` that this configuration of the family has."""
     modules = dict(body.named_modules())
     return (modules[path] for path in paths if path in modules)
+
+
+def _positions(backbone: nn.Module) -> int | None:
+    """How many tokens a learned table of positions is for, where there is one.
+
+    With a padding index, as in RoBERTa and MPNet, the first token's position is the one after it.
+    """
+    for table in _present(backbone, _POSITION_TABLES):
+        if isinstance(table, nn.Embedding):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return None

@@ -5,8 +5,9 @@ Three forms, told apart by `graft.json`:
 - `peft`: `adapter_config.json` and `adapter_model.safetensors`, as peft saves an adapter on transformers' class with
   the head. Plain `PeftModel.from_pretrained` loads it; a pooler that the checkpoint did not bring is in it, which
   peft alone would leave out.
-- `transformers`: `config.json`, `model.safetensors` and the tokenizer, when the backbone itself learned.
-- `graft`: our own names, for what neither of them can express: another pooling, or several heads.
+- `transformers`: `config.json`, `model.safetensors` and the tokenizer, when the whole model learned.
+- `graft`: our own names, for what neither of them can express: another pooling, several heads, or a part of the
+  backbone that learned by itself, whose whole would be many times larger.
 """
 
 import copy
@@ -25,7 +26,9 @@ from graft.adapters.checkpoint import TOKENIZER_FILES, Checkpoint
 from graft.adapters.config import MethodSettings
 from graft.adapters.contract import Attached
 from graft.adapters.loading import quiet, to_transformers
+from graft.adapters.methods import METHODS
 from graft.adapters.model import AdaptedModel
+from graft.adapters.prefixed import PrefixedBackbone
 from graft.errors import CheckpointError
 from graft.files import write_json
 
@@ -38,10 +41,12 @@ FILES: dict[Form, str] = {
     "transformers": "model.safetensors",
     "graft": "graft.safetensors",
 }
+PROMPT = "prompt_embeddings"  # peft's key for a prefix
+PREFIX_ENCODER = "backbone.prompt_encoder.default."
 NOTES: dict[Form, str] = {
     "peft": "Load with peft's PeftModel.from_pretrained, or with graft.",
     "transformers": "Load with transformers' from_pretrained, or with graft.",
-    "graft": "Only graft loads this: the pooling or the number of heads has no form in transformers.",
+    "graft": "Only graft loads this: the pooling, the number of heads or the part that learned has no other form.",
 }
 
 
@@ -70,7 +75,7 @@ def save_adapter(
         checkpoint: What the model was loaded from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    form = _form(model)
+    form = _form(model, attached)
     if form == "transformers":
         with quiet():
             to_transformers(model).save_pretrained(folder)
@@ -80,6 +85,8 @@ def save_adapter(
     else:
         learned = learned_state(model, attached)
         tensors = {_key(name, model, form): tensor.cpu().contiguous() for name, tensor in learned.items()}
+        if form == "peft" and isinstance(model.backbone, PrefixedBackbone) and model.backbone.projects:
+            tensors[PROMPT] = model.backbone.get_prompt_embedding_to_save("default")
         save_file(tensors, folder / FILES[form], metadata={"format": "pt"})
     if form == "peft":
         _peft_config(model, checkpoint).save_pretrained(str(folder))
@@ -88,10 +95,10 @@ def save_adapter(
         {
             "schema": SCHEMA,
             "form": form,
-            "note": NOTES[form],
+            "note": _note(form, METHODS[config.name].imports),
             "kind": model.kind,
             "pooling": model.pooling,
-            "heads": list(model.heads),
+            "heads": {name: head.outputs for name, head in model.heads.items()},
             "method": config.model_dump(mode="json"),
             "checkpoint": {
                 "name": checkpoint.reference,
@@ -100,6 +107,21 @@ def save_adapter(
             },
         },
     )
+
+
+def add_saved_heads(folder: Path, model: AdaptedModel) -> None:
+    """Put the heads that were saved beside the default one on a freshly loaded model, before a method is attached.
+
+    Args:
+        folder: What `save_adapter` wrote.
+        model: Loaded from the same checkpoint; the heads' weights are then `load_adapter`'s matter.
+
+    Raises:
+        CheckpointError: The folder is no whole one.
+    """
+    for name, outputs in _card(folder)["heads"].items():
+        if name not in model.heads:
+            model.add_head(name, outputs, seed=0)
 
 
 def load_adapter(folder: Path, model: AdaptedModel, attached: Attached) -> None:
@@ -113,7 +135,7 @@ def load_adapter(folder: Path, model: AdaptedModel, attached: Attached) -> None:
     Raises:
         CheckpointError: The folder is incomplete, or holds other weights than this model learns.
     """
-    form = _read_form(folder)
+    form: Form = _card(folder)["form"]
     file = folder / FILES[form]
     try:
         saved = load_file(file)
@@ -122,6 +144,8 @@ def load_adapter(folder: Path, model: AdaptedModel, attached: Attached) -> None:
     tensors = _tensors(model)
     keys = {_key(name, model, form): name for name in tensors}
     wanted = {_key(name, model, form) for name in learned_state(model, attached)}
+    if isinstance(model.backbone, PrefixedBackbone) and model.backbone.projects:
+        saved.pop(PROMPT, None)  # it follows from the others
     # transformers' form holds all of the model, tied weights and buffers that do not learn included.
     allowed = set(keys) if form == "transformers" else wanted
     missing, unexpected = sorted(wanted - set(saved)), sorted(set(saved) - allowed)
@@ -151,26 +175,35 @@ def _tensors(model: AdaptedModel) -> dict[str, Tensor]:
     }
 
 
-def _form(model: AdaptedModel) -> Form:
-    """Which form can express the model."""
+def _form(model: AdaptedModel, attached: Attached) -> Form:
+    """Which form can express what was learned."""
     single = list(model.heads) == ["default"]
     plain = model.kind == "language_model" or model.pooling == "native"
     if not (single and plain):
         return "graft"
-    return "peft" if isinstance(model.backbone, PeftModel) else "transformers"
+    if isinstance(model.backbone, PeftModel):
+        return "peft"
+    everything = {name for name, _ in model.named_parameters()} == set(attached.learning)
+    return "transformers" if everything else "graft"
 
 
-def _read_form(folder: Path) -> Form:
-    """The form that a folder's card declares."""
+def _note(form: Form, imports: str | None) -> str:
+    """Who loads the folder, and what peft must be told first."""
+    first = f"First `import {imports}`, which adds its type to peft. " if imports and form == "peft" else ""
+    return first + NOTES[form]
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What a folder says of itself."""
     card = folder / CARD
     try:
         content = json.loads(card.read_text(encoding="utf-8"))
-        schema, form = int(content["schema"]), content["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema, form, _ = int(content["schema"]), content["form"], content["heads"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{card}: missing or damaged; this is no folder that graft wrote whole") from error
     if schema > SCHEMA or form not in FILES:
         raise CheckpointError(f"{card}: written by a newer graft (schema {schema}, form {form!r}); upgrade graft")
-    known: Form = form
+    known: dict[str, Any] = content
     return known
 
 
@@ -185,7 +218,12 @@ def _key(name: str, model: AdaptedModel, form: Form) -> str:
         return key
     if name not in model.fresh:
         key = _without_adapter_name(key)
-    return f"base_model.model.{key}"
+    if not isinstance(model.backbone, PrefixedBackbone):
+        return f"base_model.model.{key}"
+    if not name.startswith(PREFIX_ENCODER):
+        return f"base_model.{key}"  # peft wraps the model without a tuner in between
+    # peft keeps the result of a network only; the network itself goes under names that peft passes over.
+    return f"prompt_encoder.{name.removeprefix(PREFIX_ENCODER)}" if model.backbone.projects else PROMPT
 
 
 def _without_adapter_name(key: str) -> str:

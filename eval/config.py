@@ -12,7 +12,7 @@ KindName = Literal["classification", "regression", "causal_lm"]
 
 
 class TaskConfig(BaseModel):
-    """A task as a recipe states it; `graft.eval.tasks.resolve` turns it into examples."""
+    """A task as a recipe states it; `graft.eval.resolution.resolve` turns it into examples."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -15,7 +15,7 @@ from graft.errors import RunError
 from graft.eval.config import KindName
 from graft.eval.kinds import KINDS
 from graft.eval.predict import Predictions
-from graft.eval.tasks import TaskData
+from graft.eval.resolution import TaskData
 from graft.files import write_atomically, write_json
 
 SCHEMA = 1

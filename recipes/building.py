@@ -11,10 +11,11 @@ from graft.adapters.checkpoint import resolve as resolve_checkpoint
 from graft.adapters.loading import load_model, load_tokenizer
 from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.model import AdaptedModel
+from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS, Kind
-from graft.eval.tasks import TaskData
-from graft.eval.tasks import resolve as resolve_task
+from graft.eval.resolution import TaskData
+from graft.eval.resolution import resolve as resolve_task
 from graft.files import fingerprint
 from graft.recipes.attention import register
 from graft.recipes.batching import epoch_plan, micro_batches
@@ -104,7 +105,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
         terms: Terms that no recipe names, added to the recipe's.
 
     Raises:
-        GraftError: The method does not fit the checkpoint, or the sequences are too long for it.
+        RecipeError: The method does not fit the checkpoint, sequences are too long for it, or it cannot recompute.
     """
     recipe, train = materials.recipe, materials.encoded["train"]
     all_terms = (*(config.build() for config in recipe.objective.terms), *terms)
@@ -113,6 +114,9 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     total_steps = recipe.schedule.steps or max(1, math.ceil(recipe.schedule.epochs * per_epoch))
 
     model = build_model(materials)
+    for name, outputs in ((name, outputs) for term in all_terms for name, outputs in term.heads().items()):
+        model.add_head(name, outputs, seed=stream(recipe.seed, "head", name))
+    _check_fit(materials, model)
     snapshot = None
     if any(term.wants_reference for term in all_terms):
         named = dict(model.named_parameters())
@@ -143,6 +147,25 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
         total_steps=total_steps,
         tokens=recipe.budget.tokens,
     )
+
+
+def _check_fit(materials: Materials, model: AdaptedModel) -> None:
+    """Refuse what the checkpoint cannot do, before anything is computed.
+
+    What counts is the examples, not `task.max_length`: a limit that no text reaches does no harm.
+    """
+    name, recipe = materials.checkpoint.name, materials.recipe
+    METHODS[recipe.method.name].check(
+        model,
+        recipe.method,
+        longest=max(int(encoded.lengths.max(initial=0)) for encoded in materials.encoded.values()),
+        gradient_checkpointing=recipe.budget.gradient_checkpointing,
+    )
+    if recipe.budget.gradient_checkpointing and not model.body.supports_gradient_checkpointing:
+        raise RecipeError(
+            f"budget.gradient_checkpointing: transformers has none for {model.family.name} ({name}); "
+            "leave it off, and lower budget.tokens to save memory"
+        )
 
 
 def _calibration(materials: Materials, device: torch.device) -> Iterator[Batch]:

@@ -6,13 +6,27 @@ step that is repeated after a resume or recomputed by gradient checkpointing. Th
 operations, the same on every device, and on a CPU costs a quarter of `torch.nn.functional.dropout`, whose
 random numbers are drawn one after the other.
 
-A module that a forward pass calls several times (ALBERT's shared layers) meets the same mask in every call.
+A module that a forward pass calls several times (ALBERT's shared layers, the dropout of RoBERTa's head) meets the same
+mask in every call.
+
+DeBERTa also drops elements of a weight: its table of relative positions, which all examples read. Such a mask is a
+function of (seed, step, site) alone. Anything else whose first axis is not the examples is refused, since a guess at
+whose row is whose would be wrong in silence.
 """
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from graft.recipes.streams import stream
+
+# Dropouts, by their owner's class, that act on a weight all examples share.
+WEIGHT_SITES: dict[type[nn.Module], frozenset[str]] = {DisentangledSelfAttention: frozenset({"pos_dropout"})}
 
 # Odd multipliers: SplitMix64's (Steele et al. 2014) for the keys, MurmurHash3's finaliser (Appleby 2011) for the bits.
 _KEY_INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -51,6 +65,8 @@ class DropoutStream:
             seed: The recipe's seed.
         """
         self._seed = seed
+        self._shared: Tensor | None = None  # (1,) int64, the step's key for what belongs to no example
+        self._on_weights = False
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -63,33 +79,54 @@ class DropoutStream:
         """
         base = stream(self._seed, "dropout", source, step)
         self.rows = _mix(ids * _KEY_INCREMENT + base)
+        self._shared = _mix(torch.full_like(ids[:1], stream(self._seed, "dropout", "weights", step)))
 
     def end(self) -> None:
         """Leave the step: nothing is dropped until the next one begins."""
-        self.rows = None
+        self.rows = self._shared = None
+
+    @contextmanager
+    def on_weights(self) -> Iterator[None]:
+        """Within, tensors come from weights alone: they have no axis of examples, and every micro-batch's are equal."""
+        before, self._on_weights = self._on_weights, True
+        try:
+            yield
+        finally:
+            self._on_weights = before
 
     def mask(self, shape: torch.Size, rate: float, site: int, dtype: torch.dtype) -> Tensor:
         """Draw the mask of one site, scaled so that the mean is kept.
 
         Args:
-            shape: (B, ...) or, for attention probabilities, (B, heads, queries, keys); B may be a multiple of the
-                number of examples when a model folds another axis into it.
+            shape: (B, ...) or, for attention probabilities, (B, heads, queries, keys); any within `on_weights`.
             rate: Probability of dropping an element.
             site: The site's number.
             dtype: Type of the result.
 
         Returns:
             Zeros and 1 / (1 - rate), of the given shape.
+
+        Raises:
+            RuntimeError: No example is named, or the first axis is not the examples.
         """
-        rows = self.rows
-        if rows is None:
+        if self.rows is None or self._shared is None:
             raise RuntimeError("dropout outside of a training step: put the model into evaluation mode first")
-        if shape[0] % len(rows):
-            raise RuntimeError(f"dropout over {tuple(shape)} does not divide into {len(rows)} examples")
+        if self._on_weights:
+            return self._draw(torch.Size((1, shape.numel())), rate, site, dtype, self._shared).view(shape)
+        if shape[0] != len(self.rows):
+            raise RuntimeError(
+                f"dropout over {tuple(shape)}: the first axis is not the {len(self.rows)} examples; "
+                "if the tensor comes from weights alone, name its site in graft.recipes.dropout.WEIGHT_SITES"
+            )
+        return self._draw(shape, rate, site, dtype, self.rows)
+
+    @staticmethod
+    def _draw(shape: torch.Size, rate: float, site: int, dtype: torch.dtype, rows: Tensor) -> Tensor:
+        """Draw a mask of shape (B, ...) by the keys of its rows, (B,)."""
         keys = _mix(rows ^ site)
         low = keys.to(torch.int32)[:, None]
         high = (keys >> 32).to(torch.int32)[:, None]
-        index = _attention_index(shape, rows.device) if len(shape) == 4 else _flat_index(shape, len(rows), rows.device)
+        index = _attention_index(shape, rows.device) if len(shape) == 4 else _flat_index(shape, rows.device)
         bits = index * _BITS_INCREMENT + low  # (B, lane pairs)
         bits ^= _shift(bits, 16, 32)
         bits *= _BITS_FIRST
@@ -102,14 +139,14 @@ class DropoutStream:
             _, heads, queries, keys_length = shape
             lanes = lanes.view(shape[0], heads, queries, -1)[..., :keys_length]
         else:
-            lanes = lanes[:, : shape.numel() // len(rows)].reshape(shape)
+            lanes = lanes[:, : shape[1:].numel()].reshape(shape)
         kept = lanes >= round(rate * _LANES) - _LANES // 2
         return kept.to(dtype).mul_(1 / (1 - rate))
 
 
-def _flat_index(shape: torch.Size, examples: int, device: torch.device) -> Tensor:
+def _flat_index(shape: torch.Size, device: torch.device) -> Tensor:
     """Number the lane pairs of one example row by row: padding at the end leaves the earlier ones alone."""
-    pairs = (shape.numel() // examples + 1) // 2
+    pairs = (shape[1:].numel() + 1) // 2
     return torch.arange(pairs, dtype=torch.int32, device=device)
 
 
@@ -130,18 +167,20 @@ def site_number(name: str) -> int:
 class Dropout(nn.Module):
     """Stands in for `nn.Dropout` at one site of the model."""
 
-    def __init__(self, rate: float, site: str, draws: DropoutStream) -> None:
+    def __init__(self, rate: float, site: str, draws: DropoutStream, *, on_weights: bool = False) -> None:
         """Make a site.
 
         Args:
             rate: Probability of dropping an element.
             site: The module's name in the model.
             draws: The run's stream.
+            on_weights: What it drops elements of is a weight, the same for all examples.
         """
         super().__init__()
         self.p = rate
         self.site = site_number(site)
         self.draws = draws
+        self.on_weights = on_weights
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Drop elements in training mode; hand the tensor through in evaluation mode."""
@@ -149,7 +188,8 @@ class Dropout(nn.Module):
             return hidden
         if self.p == 1.0:
             return torch.zeros_like(hidden)
-        return hidden * self.draws.mask(hidden.shape, self.p, self.site, hidden.dtype)
+        with self.draws.on_weights() if self.on_weights else nullcontext():
+            return hidden * self.draws.mask(hidden.shape, self.p, self.site, hidden.dtype)
 
 
 def install(model: nn.Module, draws: DropoutStream) -> int:
@@ -167,10 +207,22 @@ def install(model: nn.Module, draws: DropoutStream) -> int:
     """
     sites = 0
     for name, module in list(model.named_modules()):
+        weights = WEIGHT_SITES.get(type(module), frozenset())
         for child_name, child in list(module.named_children()):
             if type(child) is nn.Dropout:
-                path = f"{name}.{child_name}"
-                module.add_module(child_name, Dropout(child.p, path, draws))
+                site = Dropout(child.p, f"{name}.{child_name}", draws, on_weights=child_name in weights)
+                module.add_module(child_name, site)
                 sites += 1
         module.__dict__["graft_dropout"] = (draws, site_number(f"{name}#probabilities"))
+        if isinstance(module, DisentangledSelfAttention):
+            # A bound method, not a closure: a deep copy of the module must call its own projections.
+            module.__dict__["disentangled_attention_bias"] = MethodType(_relative_position_bias, module)
     return sites
+
+
+def _relative_position_bias(module: DisentangledSelfAttention, *arguments: Any) -> Tensor:
+    """Project the table of relative positions, through adapters whose dropout meets hidden states everywhere else."""
+    draws, _ = module.__dict__["graft_dropout"]
+    project: Callable[..., Tensor] = type(module).disentangled_attention_bias
+    with draws.on_weights():
+        return project(module, *arguments)

@@ -6,6 +6,7 @@ jsonargparse, pydantic-settings and tyro were tried: each spells a choice of met
 """
 
 import argparse
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from graft.adapters.checkpoint import MODELS
 from graft.errors import RecipeError, nearest
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe, from_mapping, read_yaml
@@ -22,6 +24,9 @@ from graft.recipes.refusal import branches, explain
 
 _SHORT = {"data": "task.data", "train-size": "task.train_size"}
 """Flags for what is asked for so often that its section goes without saying."""
+
+EXAMPLE = "--task mrpc --model minilm --method lora --method.r 16 --data DATA"
+"""Flags of a run, for the end of the help."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Flag:
         value: What stands for the value in the help.
         many: It takes a list: `a,b`, or YAML.
         switch: It is true when it stands alone.
+        choices: All its values, where they can be listed.
     """
 
     path: str
@@ -41,6 +47,22 @@ class Flag:
     value: str = "NAME"
     many: bool = False
     switch: bool = False
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One way to go on with a command line.
+
+    Attributes:
+        text: The flag or the value; empty where files are meant.
+        help: What it is for.
+        kind: `file` and `dir` leave it to the shell to complete paths.
+    """
+
+    text: str
+    help: str = ""
+    kind: Literal["plain", "file", "dir"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,13 @@ class Command:
     options: RunOptions
 
 
-def parse(argv: Sequence[str], program: str, defaults: Mapping[str, Any] | None = None) -> Command:
+def parse(
+    argv: Sequence[str],
+    program: str,
+    defaults: Mapping[str, Any] | None = None,
+    purpose: str = "Adapt a checkpoint to a task.",
+    example: str = EXAMPLE,
+) -> Command:
     """Read the flags of a training command.
 
     Later sources win: defaults, then the file that `--recipe` names, then flags.
@@ -60,13 +88,15 @@ def parse(argv: Sequence[str], program: str, defaults: Mapping[str, Any] | None 
         argv: Arguments, without the program's name.
         program: What the user typed to get here, for `--help`.
         defaults: Nested keys and values of a recipe that this program starts from.
+        purpose: What the program does, for `--help`.
+        example: Flags that work, for the end of `--help`.
 
     Raises:
         RecipeError: A flag is unknown, or a value is refused.
         SystemExit: After `--help`.
     """
     flags, options = _recipe_flags(), _option_flags()
-    given = _read(argv, _parser(program, flags, options), {*flags, *options})
+    given = _read(argv, _parser(program, purpose, example, flags, options), {*flags, *options})
     file = given.pop("recipe", None)
     recipe = merge(defaults or {}, read_yaml(Path(file)) if file else {})
     chosen: dict[str, Any] = {}
@@ -76,13 +106,65 @@ def parse(argv: Sequence[str], program: str, defaults: Mapping[str, Any] | None 
             chosen[options[name].path] = _value(text, options[name])
         else:
             overrides = merge(overrides, _nested(flags[name].path, _value(text, flags[name])))
-    recipe = merge(recipe, overrides)
+    recipe = _named(merge(recipe, overrides), overrides)
     try:
         return Command(from_mapping(recipe), RunOptions.model_validate(chosen))
     except ValidationError as error:
         raise RecipeError(explain(error, RunOptions)) from None
     except RecipeError as error:
-        raise RecipeError(f"{file}, with the flags: {error}" if file else str(error)) from None
+        where = f"{file}, with the flags: " if overrides else f"{file}: "
+        raise RecipeError(f"{where if file else ''}{error}") from None
+
+
+def _named(recipe: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Let flags leave out a name that is the default: `--method.r 16` alone is a setting of the default method."""
+    filled = dict(recipe)
+    for key in overrides:
+        if len(_sections(Recipe, key)) > 1 and isinstance(recipe[key], Mapping):
+            default = Recipe.model_fields[key].get_default(call_default_factory=True)
+            filled[key] = {"name": default.name, **recipe[key]}
+    return filled
+
+
+def complete(given: Sequence[str], incomplete: str) -> list[Suggestion]:
+    """Suggest how a command line of a training command may go on, for the shell.
+
+    Args:
+        given: The arguments before the one that is being typed.
+        incomplete: The beginning of that one; may be empty.
+
+    Returns:
+        Values, after a flag that takes one; else flags.
+    """
+    flags = _recipe_flags() | _option_flags()
+    words = [word for word in given if word != "="]  # some shells make a word of the sign in `--method=lora`
+    last = words[-1].removeprefix("--") if words and words[-1].startswith("--") else None
+    if last == "recipe":
+        return [Suggestion("", kind="file")]
+    if last in flags and not flags[last].switch and not incomplete.startswith("--"):
+        found = _values(flags[last])
+    else:
+        found = [Suggestion("--recipe", "A recipe in YAML."), Suggestion("--help", "All flags.")]
+        found += [Suggestion(f"--{name}", flag.help) for name, flag in flags.items() if flag.help]
+    return [suggestion for suggestion in found if suggestion.text.startswith(incomplete) or suggestion.kind != "plain"]
+
+
+def _values(flag: Flag) -> list[Suggestion]:
+    """List the values of a flag, as far as a table has them."""
+    if flag.choices:
+        return [Suggestion(choice) for choice in flag.choices]
+    match flag.path:
+        case "out":
+            return [Suggestion("", kind="dir")]
+        case "task.data":
+            return [Suggestion("", kind="file")]
+        case "task" | "task.name":
+            from graft.eval.tasks import TASKS  # reads arrays and metrics, so only when a task is asked for
+
+            return [Suggestion(name, row.kind) for name, row in TASKS.items()]
+        case "model" | "model.name":
+            return [*(Suggestion(name, row.hub_id) for name, row in MODELS.items()), Suggestion("", kind="dir")]
+    return []
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +209,8 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
 
 def _value(text: str, flag: Flag) -> Any:
     """Read a flag's text as far as pydantic cannot: YAML in brackets, lists with commas, and `null`."""
+    if not text.strip() and not flag.many:
+        raise RecipeError(f"--{flag.path}: is empty; give it a value, or leave it out for the default")
     if text == "null":
         return None
     if text[:1] in ("[", "{"):
@@ -156,12 +240,13 @@ def _flags(model: type[BaseModel], prefix: str) -> Iterator[Flag]:
         if sections and "name" in sections[0].model_fields:
             tags = [tag for section in sections for tag in _choices(section.model_fields["name"].annotation)]
             value = "{" + ",".join(tags) + "}" if tags else "NAME"
-            yield Flag(path, f"{description} Default: {default.name}.", value)
-            yield Flag(f"{path}.name", "")  # the long form of the flag above
+            yield Flag(path, f"{description} Default: {default.name}.", value, choices=tuple(tags))
+            yield Flag(f"{path}.name", "", choices=tuple(tags))  # the long form of the flag above
         elif not sections:
             shown = "" if default is None or default == () else f" Default: {_shown(default)}."
             many, switch = _is_list(field.annotation), isinstance(default, bool)
-            yield Flag(path, description + shown, _placeholder(field.annotation), many, switch)
+            choices = _choices(field.annotation)
+            yield Flag(path, description + shown, _placeholder(field.annotation), many, switch, choices)
         yield from _merged(sections, path)
 
 
@@ -219,14 +304,19 @@ class _Parser(argparse.ArgumentParser):
         raise RecipeError(f"{message}; see {self.prog} --help")
 
 
-def _parser(program: str, flags: Mapping[str, Flag], options: Mapping[str, Flag]) -> argparse.ArgumentParser:
+def _parser(
+    program: str, purpose: str, example: str, flags: Mapping[str, Flag], options: Mapping[str, Flag]
+) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         usage="%(prog)s [--recipe FILE.yaml] [--FIELD VALUE ...]",
-        description="Adapt a checkpoint to a task. Flags override the recipe file; `null` empties a field.",
+        description=f"{purpose}\nFlags override the recipe file; `null` empties a field.",
+        epilog=f"example:\n  {program} {example}",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=110),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=30, width=min(shutil.get_terminal_size().columns, 110)
+        ),
     )
     running = parser.add_argument_group("the run")
     running.add_argument("--recipe", metavar="FILE", help="A recipe in YAML.")
@@ -254,6 +344,8 @@ def _read(argv: Sequence[str], parser: argparse.ArgumentParser, known: set[str])
         if not argument.startswith("--"):
             raise RecipeError(f"{argument!r} belongs to no flag; lists are written with commas: `--task.text a,b`")
         name = argument[2:].partition("=")[0]
+        if fields := [f"--{flag}" for flag in sorted(known) if flag.startswith(f"{name}.")]:
+            raise RecipeError(f"--{name}: is a section; set one of its fields: {', '.join(fields)}")
         inside = [f"--{flag}" for flag in sorted(known) if flag.endswith(f".{name}")]  # `--lr` for `--optim.lr`
         meant = f" (did you mean {' or '.join(inside)}?)" if inside else nearest(name, known)
         raise RecipeError(f"--{name}: unknown flag{meant or f'; see {parser.prog} --help'}")

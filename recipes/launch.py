@@ -8,10 +8,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError, RecipeError
-from graft.recipes import flags
+
+if TYPE_CHECKING:
+    from graft.recipes.recipe import Recipe
 
 DONE, BUG, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes, which other programs rely on; 130 is what a shell reports for Ctrl-C."""
@@ -38,10 +40,14 @@ def main(
     """
 
     def action() -> None:
-        command = flags.parse(argv, program, defaults)
+        from graft.recipes import flags
+
+        example = "--model MODEL --method lora --data DATA" if defaults else flags.EXAMPLE
+        command = flags.parse(argv, program, defaults, example=example)
+        _check_given(command.recipe, program)
         if kinds:
             _check_kind(command.recipe.task.name, command.recipe.task.kind, kinds)
-        _log_to_stderr(quiet=command.options.quiet)
+        log_to_stderr(quiet=command.options.quiet)
         from graft.recipes.train import train  # torch, so only once the flags are known to be right
 
         run = train(command.recipe, options=command.options)
@@ -51,10 +57,37 @@ def main(
     return guarded(action)
 
 
-def guarded(action: Callable[[], None]) -> int:
+def show(argv: Sequence[str]) -> int:
+    """Print the recipe that the flags of `graft train` describe, in full.
+
+    Args:
+        argv: Flags, without the program's name.
+
+    Returns:
+        The exit code, as `main`.
+    """
+
+    def action() -> None:
+        from graft.recipes import flags
+        from graft.recipes.recipe import to_yaml
+
+        purpose, example = "Print a recipe in full, from the flags of `graft train`.", "--task mrpc --method lora"
+        sys.stdout.write(to_yaml(flags.parse(argv, "graft recipe show", purpose=purpose, example=example).recipe))
+
+    return guarded(action)
+
+
+def guarded(
+    action: Callable[[], None],
+    after_interruption: str = "add --resume to the same command to go on from a checkpoint, if there is one",
+) -> int:
     """Do something for the command line and turn how it ended into an exit code.
 
     A user's mistake is one message on stderr, without a stack trace; a bug always has its stack trace.
+
+    Args:
+        action: What to do.
+        after_interruption: What the user can do after Ctrl-C, unless the interruption itself says it.
 
     Returns:
         The exit code, as `main`.
@@ -65,14 +98,34 @@ def guarded(action: Callable[[], None]) -> int:
         _complain(f"error: {error}")
         return USERS_MISTAKE
     except KeyboardInterrupt as interruption:
-        what_next = str(interruption) or "add --resume to the same command to go on from a checkpoint, if there is one"
-        _complain(f"interrupted; {what_next}")
+        _complain(f"interrupted; {str(interruption) or after_interruption}")
         return INTERRUPTED
     except Exception:  # noqa: BLE001 (a bug, whatever it is, must not end without its stack trace)
         traceback.print_exc()
         _complain("this is a bug of graft's; please report it with the lines above")
         return BUG
     return DONE
+
+
+def _check_given(recipe: "Recipe", program: str) -> None:
+    """Refuse a recipe that does not say what to train on, or from what, before anything is read."""
+    task = recipe.task
+    if not recipe.model.name.strip():
+        raise RecipeError(
+            "model.name: is empty; `graft models` lists what there is; a local folder or a Hub id works too"
+        )
+    if task.name != "custom" or task.text is not None:
+        return
+    if task.data is None:
+        raise RecipeError(
+            f"task: nothing to train on is named; give --task NAME, as in `{program} --task mrpc --data FOLDER` "
+            "(`graft tasks` lists the names), or columns of your own, as in "
+            f"`{program} --data FILE --task.text COLUMN --task.label COLUMN`"
+        )
+    raise RecipeError(
+        f"task.text: which columns of {task.data} to read is not said; give --task.text COLUMN (or two: A,B) and "
+        "--task.label COLUMN, or --task NAME where it holds one of `graft tasks`"
+    )
 
 
 def _check_kind(name: str, stated: str | None, kinds: Sequence[str]) -> None:
@@ -98,7 +151,7 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"[process {rank}] {message}\n" if rank else f"{message}\n")
 
 
-def _log_to_stderr(quiet: bool) -> None:
+def log_to_stderr(quiet: bool) -> None:
     """Show graft's own messages from the first process, and warnings from all; stdout is for the result."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("graft").setLevel(logging.WARNING if quiet or _rank() else logging.INFO)

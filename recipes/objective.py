@@ -120,6 +120,14 @@ class Term(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} must say what it is: override identity()")
 
+    def heads(self) -> Mapping[str, int]:
+        """Name the heads of the term's own, with their number of outputs.
+
+        They are on the model, as `model.heads[name]`, before the method attaches: they learn with the task's head, are
+        saved with it, and count as head.
+        """
+        return {}
+
     def setup(self, setup: TermSetup) -> nn.Module | None:
         """Make the modules of the term's own; they learn with the model and are saved with it.
 
@@ -155,13 +163,14 @@ class Term(ABC):
 
 
 def check_names(terms: Sequence[Term]) -> None:
-    """Refuse terms or streams whose names would fall together: states, modules and draws are kept by name.
+    """Refuse terms, heads or streams whose names would fall together: states, modules and draws are kept by name.
 
     Raises:
         RecipeError: A name is used twice, or is one of graft's own.
     """
     for kind, names, taken in (
         ("term", [term.name for term in terms], {"method"}),
+        ("head", [name for term in terms for name in term.heads()], {"default"}),
         ("stream", [stream.name for term in terms for stream in term.streams()], {"train"}),
     ):
         for name in names:

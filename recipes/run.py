@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -12,10 +14,15 @@ from graft.adapters.checkpoint import resolve as resolve_checkpoint
 from graft.adapters.loading import load_model, load_tokenizer
 from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.model import AdaptedModel
-from graft.adapters.saving import load_adapter
-from graft.errors import RunError
+from graft.adapters.saving import add_saved_heads, load_adapter
+from graft.errors import DataError, RunError
+from graft.eval.encoding import Encoded, collate, encode_texts
 from graft.eval.kinds import KINDS, Kind
+from graft.eval.predict import predict
 from graft.eval.records import RunRecord, read_record
+from graft.eval.splits import Split
+from graft.eval.tasks import TASKS
+from graft.eval.wording import shown
 from graft.recipes.attention import register
 from graft.recipes.recipe import Recipe
 from graft.recipes.streams import stream
@@ -37,6 +44,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a trained model says of one example.
+
+    Attributes:
+        value: The class's name, or the score.
+        probabilities: Class to probability, in the order of the classes; empty for a score.
+    """
+
+    value: str | float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
 class LoadedRun:
     """A trained model that is ready to be used.
 
@@ -44,7 +64,7 @@ class LoadedRun:
         folder: The run folder.
         record: What happened in the run.
         recipe: The run's recipe, resolved.
-        model: The model, on the CPU in fp32, in evaluation mode.
+        model: The model, on the CPU in fp32, in evaluation mode; it may be moved to another device.
         tokenizer: The checkpoint's.
         kind: The task's kind.
     """
@@ -56,23 +76,116 @@ class LoadedRun:
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
 
-    def logits(self, texts: Sequence[str | tuple[str, str]]) -> Tensor:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The task's text columns: one, or two for pairs."""
+        return text_columns(self.recipe)
+
+    def logits(self, texts: Sequence[str | tuple[str, ...]]) -> Tensor:
         """Score texts, or pairs of texts, in one batch.
 
         Args:
-            texts: B texts, or pairs for a task of pairs; cut at the recipe's `task.max_length`.
+            texts: B texts, or pairs for a task of pairs; cut at the recipe's `task.max_length`. One may be empty.
 
         Returns:
             (B, outputs) logits; for a language model (B, T, vocabulary), padded at the right.
+
+        Raises:
+            DataError: There are no texts, or one is none that the task's columns can hold.
         """
-        rows = [(text,) if isinstance(text, str) else text for text in texts]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        inputs = self.tokenizer(
-            *columns, truncation=True, max_length=self.recipe.task.max_length, padding=True, return_tensors="pt"
-        )
+        encoded = self.encode(texts)
+        if not len(encoded):
+            raise DataError("texts: there are none; give at least one")
+        batch = collate(encoded, range(len(encoded))).to(self.device)
         with torch.inference_mode():
-            logits: Tensor = self.model(dict(inputs)).logits
+            logits: Tensor = self.model(batch.inputs).logits
         return logits
+
+    def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
+        """Say which class texts have, or which score, as the run's own validation was scored.
+
+        Args:
+            texts: Any number of texts, or pairs for a task of pairs; cut at the recipe's `task.max_length`.
+
+        Returns:
+            One prediction for each, in their order.
+
+        Raises:
+            DataError: A text is none that the task's columns can hold.
+            RunError: The run is a language model.
+        """
+        refuse_language_model(self.folder, self.record)
+        return self.judge(self.encode(texts)) if texts else []
+
+    def encode(self, texts: Sequence[str | tuple[str, ...]]) -> Encoded:
+        """Tokenise texts as the run did, and count those that are cut.
+
+        Raises:
+            DataError: A text is none that the task's columns can hold.
+        """
+        rows = tuple(self._row(number, text) for number, text in enumerate(texts))
+        split = Split("texts", "texts", np.arange(len(rows), dtype=np.int64), rows, None)
+        return encode_texts(split, self.tokenizer, self._longest())
+
+    def judge(self, encoded: Encoded) -> list[Prediction]:
+        """Turn tokenised texts into predictions, in batches within the recipe's `budget.tokens`."""
+        found = predict(
+            lambda batch: self.model(batch.inputs).logits,
+            self.kind,
+            encoded,
+            tokens=self.recipe.budget.tokens,
+            gather=list,
+            rank=0,
+            world=1,
+            device=self.device,
+        )
+        names = self.record.data.label_names
+        if not names:
+            return [Prediction(float(score), {}) for score in found.scores[:, 0]]
+        probabilities = softmax(found.scores.astype(np.float64), axis=1)  # (rows, classes)
+        return [
+            Prediction(names[int(row.argmax())], dict(zip(names, map(float, row), strict=True)))
+            for row in probabilities
+        ]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def _row(self, number: int, text: str | tuple[str, ...]) -> tuple[str, ...]:
+        row = tuple(text) if isinstance(text, tuple | list) else (text,)
+        if len(row) != len(self.columns) or not all(isinstance(part, str) for part in row):
+            wanted = "one text" if len(self.columns) == 1 else f"a pair ({' and '.join(self.columns)})"
+            raise DataError(f"text {number} (the first is 0): expected {wanted}, found {shown(text)}")
+        try:
+            "".join(row).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text {number} (the first is 0): is not UTF-8: {shown(text)}") from error
+        return row
+
+    def _longest(self) -> int:
+        """Tokens that an example may have: the recipe's limit, or fewer where the model has not so many positions."""
+        limit, positions = self.recipe.task.max_length, self.model.positions
+        return limit if positions is None else min(limit, positions)
+
+
+def text_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Name the text columns of a recipe's task: its own, or the task's."""
+    return recipe.task.text or TASKS[recipe.task.name].text
+
+
+def refuse_language_model(folder: Path, record: RunRecord) -> None:
+    """Refuse to predict with a model of no classes and no scores.
+
+    Raises:
+        RunError: As the name says.
+    """
+    if record.data.kind == "causal_lm":
+        raise RunError(
+            f"{folder}: is a language model, which predicts no class and no score; its logits of a text are "
+            "`graft.load(...).logits([text])`"
+        )
 
 
 def load(run: str | Path) -> LoadedRun:
@@ -107,6 +220,7 @@ def load(run: str | Path) -> LoadedRun:
         seed=stream(recipe.seed, "head"),
         attention=register(),
     )
+    add_saved_heads(folder / "adapter", model)
     context = AttachContext(seed=stream(recipe.seed, "attach"), total_steps=record.planned_steps, checkpoint=checkpoint)
     attached = METHODS[recipe.method.name].attach(model, recipe.method, context)
     load_adapter(folder / "adapter", model, attached)

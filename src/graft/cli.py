@@ -3,8 +3,11 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from graft import __version__
 
@@ -12,14 +15,54 @@ _PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 """For commands whose flags are made from the recipe's fields, `--help` included."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def _example(*lines: str) -> str:
+    """The end of a command's help; the mark keeps click from joining the lines."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+def _suggest(ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+    from graft.recipes import flags
+
+    found = flags.complete(ctx.params.get("flags") or (), incomplete)
+    return [CompletionItem(item.text, item.kind, item.help or None) for item in found]
+
+
+class _Flagged(click.Command):
+    """A command whose flags click does not know, since they are made from the recipe's fields."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Suggest flags."""
+        return _suggest(ctx, incomplete)
+
+
+def _flags(command: Any) -> Any:
+    """Take all arguments as they are, and let the shell complete them."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        return _suggest(ctx, incomplete)
+
+    return click.argument("flags", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)(command)
+
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_example("graft train --task mrpc --model minilm --method lora --data DATA"),
+)
 @click.version_option(__version__, prog_name="graft")
 def graft() -> None:
-    """Find the cheap adaptation that is as good as full fine-tuning, and take it home."""
+    """Find the cheap adaptation that is as good as full fine-tuning, and take it home.
+
+    \b
+    For completion, put this into ~/.bashrc (zsh: zsh_source; fish: fish_source):
+      eval "$(_GRAFT_COMPLETE=bash_source graft)"
+    """
 
 
-@graft.command(context_settings=_PASS_ON, add_help_option=False)
-@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
+@_flags
 def train(flags: tuple[str, ...]) -> int:
     """Adapt a checkpoint to a task. See `graft train --help`."""
     from graft.recipes import launch
@@ -27,23 +70,83 @@ def train(flags: tuple[str, ...]) -> int:
     return launch.main(flags)
 
 
-@graft.group()
+@graft.command(
+    epilog=_example(
+        'graft predict RUN --text "The first sentence." --text-pair "The second one."',
+        "graft predict RUN --file pairs.csv --out predicted.jsonl",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--text", "texts", multiple=True, metavar="TEXT", help="A text; may be given again.")
+@click.option("--text-pair", "pairs", multiple=True, metavar="TEXT", help="The second text of a pair, one per --text.")
+@click.option("--file", type=click.Path(path_type=Path), help="Examples, in columns named as in the run's task.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where they go with their predictions: its suffix counts.")
+@click.option("--quiet", is_flag=True, help="No progress display.")
+@_AS_JSON
+def predict(**asked: Any) -> int:
+    """Predict texts or a file with a finished run.
+
+    RUN is a run folder. Files are jsonl, csv, tsv or parquet; every column and the order of rows are kept.
+    """
+    from graft.recipes import prediction
+
+    return prediction.main(prediction.Request(**asked))
+
+
+@graft.command(epilog=_example("graft methods"))
+@_AS_JSON
+def methods(as_json: bool) -> int:
+    """List the methods, what each can do, and its paper."""
+    from graft.recipes import inventory
+
+    return inventory.main("methods", as_json=as_json)
+
+
+@graft.command(epilog=_example("graft tasks --json"))
+@_AS_JSON
+def tasks(as_json: bool) -> int:
+    """List the tasks that have a name."""
+    from graft.recipes import inventory
+
+    return inventory.main("tasks", as_json=as_json)
+
+
+@graft.command(epilog=_example("graft models"))
+@_AS_JSON
+def models(as_json: bool) -> int:
+    """List checkpoints with a short name, and architectures."""
+    from graft.recipes import inventory
+
+    return inventory.main("models", as_json=as_json)
+
+
+@graft.command(epilog=_example("graft doctor"))
+@_AS_JSON
+def doctor(as_json: bool) -> int:
+    """Say whether graft can train here, and what is missing.
+
+    The exit code is 0 if it can, 2 if something necessary is missing.
+    """
+    from graft.recipes import doctor
+
+    return doctor.main(as_json=as_json)
+
+
+@graft.group(epilog=_example("graft recipe show --task mrpc --method lora"))
 def recipe() -> None:
     """Look at recipes without running them."""
 
 
-@recipe.command(context_settings=_PASS_ON, add_help_option=False)
-@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@recipe.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
+@_flags
 def show(flags: tuple[str, ...]) -> int:
     """Print a recipe in full, from the flags of `graft train`."""
     from graft.recipes import launch
-    from graft.recipes.flags import parse
-    from graft.recipes.recipe import to_yaml
 
-    return launch.guarded(lambda: click.echo(to_yaml(parse(flags, "graft recipe show").recipe), nl=False))
+    return launch.show(flags)
 
 
-@recipe.command()
+@recipe.command(epilog=_example("graft recipe schema > recipe.schema.json"))
 def schema() -> int:
     """Print the JSON Schema of recipe files, for editors."""
     from graft.recipes.recipe import Recipe

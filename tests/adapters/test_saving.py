@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -15,8 +16,17 @@ from graft.adapters.config import ModelConfig
 from graft.adapters.families import FAMILIES
 from graft.adapters.loading import load_model
 from graft.adapters.methods import METHODS, AttachContext
-from graft.adapters.saving import learned_state, load_adapter, save_adapter
+from graft.adapters.saving import add_saved_heads, learned_state, load_adapter, save_adapter
 from graft.errors import CheckpointError
+
+NO_BIASES = ("llama", "mistral", "modernbert", "qwen3")
+NO_CACHE = ("albert", "deberta-v2", "distilbert", "modernbert", "mpnet")
+REFUSED = {("bitfit", family) for family in NO_BIASES} | {("prefix", family) for family in NO_CACHE}
+BARE = ("probe", "bitfit")  # a part of the model learns, and peft has put nothing into it
+
+
+def _pairs(*families: str) -> list[tuple[str, str]]:
+    return [(method, family) for family in families for method in METHODS if (method, family) not in REFUSED]
 
 
 def _train(
@@ -44,8 +54,7 @@ def _drop_pooler(checkpoint: Any) -> Any:
     return checkpoint
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize(("method", "family"), _pairs(*sorted(FAMILIES)))
 def test_a_reload_over_another_seed_differs_by_nothing(
     method: str, family: str, tiny: Any, batch: Any, tmp_path: Path
 ) -> None:
@@ -72,19 +81,29 @@ def test_a_pooler_that_the_checkpoint_did_not_bring_comes_back(
     load_adapter(tmp_path / "adapter", other, attached_too)
     assert torch.equal(other(batch).logits, model(batch).logits)
     form = json.loads((tmp_path / "adapter" / "graft.json").read_text())["form"]
-    assert form == ("graft" if pooling == "mean" else "transformers" if method == "full" else "peft")
+    if pooling == "mean" or method in BARE:
+        assert form == "graft"
+    else:
+        assert form == ("transformers" if method == "full" else "peft")
 
 
 _VARIANTS: list[tuple[str, Any]] = [
     ("lora", {"targets": ("query", "value"), "dora": True}),
     ("lora", {"rslora": True}),
     ("adalora", {}),
+    ("bottleneck", {"placement": "houlsby"}),
+    ("bottleneck", {"placement": "pfeiffer"}),
+    ("bottleneck", {"placement": "parallel"}),
+    ("ia3", {}),
+    ("prefix", {"tokens": 3}),
 ]
 
 
 @pytest.mark.parametrize(
     ("family", "method", "settings"),
     [(family, "lora", {}) for family in [*sorted(FAMILIES), "bert without pooler"]]
+    + [(family, "bottleneck", {}) for family in ("albert", "deberta-v2", "distilbert", "llama", "modernbert", "mpnet")]
+    + [(family, "prefix", {}) for family in ("roberta", "electra", "llama", "qwen3")]
     + [(family, *variant) for family in ("bert", "gpt2", "bert without pooler") for variant in _VARIANTS],
 )
 def test_plain_peft_loads_what_was_saved(
@@ -108,6 +127,52 @@ def test_plain_peft_loads_what_was_saved(
     assert ("pooler" in declared["modules_to_save"]) == (bool(bare) or family == "deberta-v2")
 
 
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bert without pooler"])
+def test_plain_peft_loads_what_a_network_made_of_a_prefix(family: str, tiny: Any, batch: Any, tmp_path: Path) -> None:
+    family, _, bare = family.partition(" ")
+    checkpoint = _drop_pooler(tiny(family)) if bare else tiny(family)
+    settings = {"tokens": 3, "projection": True, "projection_size": 5}
+    model, attached, chosen = _train(checkpoint, "prefix", settings=settings)
+    _move(model, attached)
+    save_adapter(tmp_path / "adapter", model, attached, chosen, checkpoint)
+    base = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.path, num_labels=3, attn_implementation="eager"
+    )
+    theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    theirs.get_base_model().config.pad_token_id = model.origin.config.pad_token_id
+    torch.testing.assert_close(theirs(**batch).logits, model(batch).logits, rtol=1e-5, atol=1e-6)
+    other, attached_too, _ = _train(checkpoint, "prefix", seed=99, settings=settings)
+    load_adapter(tmp_path / "adapter", other, attached_too)
+    assert torch.equal(other(batch).logits, model(batch).logits)  # the network comes back too, and can go on learning
+
+
+def test_a_folder_says_what_to_import_and_plain_peft_fails_without_it(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tiny("bert", "classification")
+    for method, row in METHODS.items():
+        model, attached, settings = _train(checkpoint, method)
+        save_adapter(tmp_path / method, model, attached, settings, checkpoint)
+        note = json.loads((tmp_path / method / "graft.json").read_text())["note"]
+        assert ("import" in note) == (row.imports is not None)
+        assert row.imports is None or f"`import {row.imports}`" in note
+    monkeypatch.delitem(PEFT_TYPE_TO_CONFIG_MAPPING, "BOTTLENECK")
+    base = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.path, num_labels=3, ignore_mismatched_sizes=True
+    )
+    with pytest.raises(KeyError, match="BOTTLENECK"):
+        PeftModel.from_pretrained(base, tmp_path / "bottleneck")
+
+
+@pytest.mark.parametrize("method", BARE)
+def test_what_a_part_of_the_model_learned_is_saved_without_the_rest(method: str, tiny: Any, tmp_path: Path) -> None:
+    checkpoint = tiny("bert")
+    model, attached, settings = _train(checkpoint, method)
+    save_adapter(tmp_path / "adapter", model, attached, settings, checkpoint)
+    assert set(load_file(tmp_path / "adapter" / "graft.safetensors")) == set(attached.learning)
+    assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == ["graft.json", "graft.safetensors"]
+
+
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_plain_transformers_loads_a_fully_fine_tuned_model(
     family: str, tiny: Any, put_tokenizer: Any, batch: Any, tmp_path: Path
@@ -124,8 +189,9 @@ def test_plain_transformers_loads_a_fully_fine_tuned_model(
     assert "graft" not in (tmp_path / "model" / "config.json").read_text()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["gpt2", "llama"])  # tied and separate vocabulary
+@pytest.mark.parametrize(  # tied and separate vocabulary; a probe has nothing to train there
+    ("method", "family"), [pair for pair in _pairs("gpt2", "llama") if pair[0] != "probe"]
+)
 def test_a_language_model_comes_back_and_plain_libraries_load_it(
     method: str, family: str, tiny: Any, batch: Any, tmp_path: Path
 ) -> None:
@@ -136,6 +202,8 @@ def test_a_language_model_comes_back_and_plain_libraries_load_it(
     other, attached_too, _ = _train(checkpoint, method, seed=99, head="language_model")
     load_adapter(tmp_path / "adapter", other, attached_too)
     assert torch.equal(other(batch).logits, model(batch).logits)
+    if method in BARE:
+        return
     if method == "full":
         theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", attn_implementation="eager")
     else:
@@ -150,10 +218,15 @@ def test_several_heads_come_back(tiny: Any, batch: Any, tmp_path: Path) -> None:
     row = METHODS["lora"]
     for seed in (3, 99):
         model = load_model(checkpoint, "classification", 3, ModelConfig(), None, seed=seed)
-        model.add_head("second", 5, seed=seed)
-        models.append((model, row.attach(model, row.config(), AttachContext(seed, 9, checkpoint))))
-    (model, attached), (other, attached_too) = models
-    save_adapter(tmp_path / "adapter", model, attached, row.config(), checkpoint)
+        if not models:
+            model.add_head("second", 5, seed=seed)
+        else:
+            add_saved_heads(tmp_path / "adapter", model)
+        attached = row.attach(model, row.config(), AttachContext(seed, 9, checkpoint))
+        models.append((model, attached))
+        if len(models) == 1:
+            save_adapter(tmp_path / "adapter", model, attached, row.config(), checkpoint)
+    (model, _), (other, attached_too) = models
     load_adapter(tmp_path / "adapter", other, attached_too)
     for head in ("default", "second"):
         assert torch.equal(model(batch, head=head).logits, other(batch, head=head).logits)
@@ -215,8 +288,7 @@ class _Scaled(nn.Module):
         return hidden * (1 - self.p) if self.training else hidden
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2"])
+@pytest.mark.parametrize(("method", "family"), _pairs("bert", "distilbert", "gpt2"))
 def test_nothing_depends_on_dropouts_being_torchs_own(
     method: str, family: str, tiny: Any, batch: Any, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from graft.errors import GraftError
 from graft.eval.config import TaskConfig
-from graft.eval.tasks import resolve
+from graft.eval.resolution import resolve
 
 CSV = "text,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(40))
 JSONL = "".join(json.dumps({"text": f"text {row}", "label": row % 2}) + "\n" for row in range(40))

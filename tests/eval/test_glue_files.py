@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 
 from graft.eval.config import TaskConfig
-from graft.eval.tasks import TASKS, resolve
+from graft.eval.resolution import resolve
+from graft.eval.tasks import TASKS
 
 SIZE = 24
 # The header line of each file; CoLA's has none.

@@ -17,8 +17,9 @@ from graft.eval.records import (
     write_predictions,
     write_record,
 )
+from graft.eval.resolution import TaskData
 from graft.eval.splits import Split
-from graft.eval.tasks import TASKS, TaskData
+from graft.eval.tasks import TASKS
 
 
 def make_data(label=1):

@@ -9,7 +9,8 @@ from graft.errors import DataError, RecipeError
 from graft.eval.config import TaskConfig
 from graft.eval.kinds import KINDS
 from graft.eval.metrics import METRICS
-from graft.eval.tasks import TASKS, resolve
+from graft.eval.resolution import resolve
+from graft.eval.tasks import TASKS
 
 
 def rows_of(count, label=lambda row: row % 2, **more):

@@ -1,10 +1,14 @@
 """Dropout masks depend on (seed, step, site, example) alone, and are as random as they must be."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import nn
+from transformers import DebertaV2Config
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from graft.recipes.dropout import Dropout, DropoutStream, install, site_number
 
@@ -56,13 +60,90 @@ def test_an_example_keeps_its_mask_whatever_it_is_padded_to():
     assert torch.equal(mask((16, 3, 12, 12))[:, :, :7, :7], mask((16, 3, 7, 7)))
 
 
-def test_a_folded_leading_axis_is_the_examples_axis_times_the_rest():
-    assert torch.equal(mask((48, 8)).reshape(16, 24), mask((16, 24)))
+@pytest.mark.parametrize("shape", [(48, 8), (17, 8), (1, 16, 8), (8, 8)])
+def test_a_first_axis_that_is_not_the_examples_is_refused(shape):
+    with pytest.raises(RuntimeError, match="not the 16 examples"):
+        mask(shape)
 
 
-def test_a_batch_that_is_no_multiple_of_the_examples_is_refused():
-    with pytest.raises(RuntimeError, match="does not divide"):
-        mask((17, 8))
+@pytest.mark.parametrize("shape", [(16, 8), (1, 80, 9), (3, 5, 7, 11)])
+def test_a_weights_mask_is_a_function_of_seed_step_and_site(shape):
+    def drawn(seed=0, step=0, site="a", ids=IDS, source="train"):
+        draws = DropoutStream(seed)
+        draws.begin(step, ids, source)
+        with draws.on_weights():
+            return draws.mask(torch.Size(shape), 0.5, site_number(site), torch.float32)
+
+    base = drawn()
+    assert base.shape == shape
+    assert torch.equal(base, drawn(ids=IDS[[3]]))
+    assert torch.equal(base, drawn(ids=IDS[8:], source="target"))
+    for other in (drawn(seed=1), drawn(step=1), drawn(site="b"), mask((1, base.numel()), 0.5, ids=IDS[:1])):
+        assert not torch.equal(base, other.reshape(shape))
+    assert stats.binomtest(int((base == 0).sum()), base.numel(), 0.5).pvalue > 1e-4
+
+
+def test_examples_are_keyed_again_after_a_weight():
+    draws = DropoutStream(0)
+    with pytest.raises(RuntimeError, match="evaluation mode"), draws.on_weights():
+        draws.mask(torch.Size((4, 4)), 0.5, 1, torch.float32)
+    draws.begin(0, IDS)
+    with draws.on_weights():
+        draws.mask(torch.Size((4, 4)), 0.5, 1, torch.float32)
+    assert torch.equal(draws.mask(torch.Size((16, 9)), 0.1, site_number("a"), torch.float32), mask((16, 9)))
+
+
+def _relative_attention(projection_dropout):
+    config = DebertaV2Config(
+        hidden_size=8,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        hidden_dropout_prob=0.5,
+        attention_probs_dropout_prob=0.0,
+    )
+    attention = DisentangledSelfAttention(config)
+    if projection_dropout:  # as adapters do, on the projections that the table of positions passes through, too
+        for name in ("query_proj", "key_proj"):
+            setattr(attention, name, nn.Sequential(nn.Dropout(0.5), getattr(attention, name)))
+    return nn.ModuleDict({"self": attention})
+
+
+@pytest.mark.parametrize("projection_dropout", [False, True])
+@pytest.mark.parametrize("batch", [4, 8, 16])  # 16 is the table's size as well
+def test_relative_positions_meet_the_same_mask_in_any_micro_batch(projection_dropout, batch):
+    model, draws = _relative_attention(projection_dropout), DropoutStream(0)
+    install(model, draws)
+    states = torch.randn(16, 8, 8, generator=torch.Generator().manual_seed(0))
+    table = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+
+    def mixed(rows):
+        draws.begin(0, IDS[rows])
+        size = len(IDS[rows])
+        visible = torch.ones(size, 1, 8, 8)
+        return model.train()["self"](states[rows], visible, rel_embeddings=table)[0]
+
+    alone = torch.cat([mixed([row]) for row in range(16)])
+    cut = torch.cat([mixed(list(range(start, start + batch))) for start in range(0, 16, batch)])
+    torch.testing.assert_close(cut, alone)
+    assert not torch.allclose(alone, model.eval()["self"](states, torch.ones(16, 1, 8, 8), rel_embeddings=table)[0])
+
+
+def test_a_copy_of_relative_attention_projects_with_its_own_weights():
+    model, draws = _relative_attention(False), DropoutStream(0)
+    install(model, draws)
+    copied = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    other = _relative_attention(False).eval()
+    other.load_state_dict(copied.state_dict())
+    inputs = (torch.randn(2, 8, 8), torch.ones(2, 1, 8, 8))
+    table = torch.randn(16, 8)
+    expected = other["self"](*inputs, rel_embeddings=table)[0]
+    torch.testing.assert_close(copied["self"](*inputs, rel_embeddings=table)[0], expected)
 
 
 def test_no_mask_outside_of_a_step():

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from graft.adapters.methods import METHODS
 from graft.errors import RecipeError
-from graft.recipes.flags import Command, merge, parse
+from graft.eval.tasks import TASKS
+from graft.recipes.flags import Command, complete, merge, parse
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe
 
@@ -125,7 +127,15 @@ def test_merging_changes_neither_side() -> None:
         ("--xyzzy 1", "--xyzzy: unknown flag; see graft train --help"),
         ("--task.text a b", "'b' belongs to no flag"),
         ("--optim.lr", "--optim.lr: expected one argument"),
-        ("--optim.lr fast", "optim.lr: expected number"),
+        ("--optim.lr fast", "optim.lr: expected a number, found 'fast'"),
+        ("--optim 3", "--optim: is a section; set one of its fields: --optim.betas, --optim.clip"),
+        ("--model=", "--model: is empty; give it a value"),
+        ("--task= --seed 1", "--task: is empty; give it a value"),
+        (
+            "--method.initial_r 4",
+            "method.initial_r: unknown key for lora; it is a setting of adalora (--method adalora)",
+        ),
+        ("--strategy.share 0.5", "strategy.share: unknown key for constant; it is a setting of"),
         ("--method lorra", "method.name: 'lorra' is unknown (did you mean 'lora'?)"),
         ("--method full --method.r 8", "method.r: unknown key"),
         ("--kind finale", "kind: 'finale' is not valid (did you mean 'final'?)"),
@@ -153,5 +163,86 @@ def test_help_tells_every_flag_and_whose_it_is(capsys: pytest.CaptureFixture[str
     assert leaving.value.code == 0
     for flag in ("--method.r INT", "--data PATH", "--optim.lr FLOAT", "--resume [BOOL]", "--strategy.share FLOAT"):
         assert flag in text
-    assert "{full,lora,adalora}" in text
+    assert "{" + ",".join(METHODS) + "}" in text
     assert "[lora] Rank of each update. Default: 8." in text
+
+
+def test_help_is_no_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        read("--help")
+    # The list of methods is one word to argparse.
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80 and "{" not in line] == []
+
+
+def test_a_setting_alone_is_the_default_methods() -> None:
+    assert read("--method.r 16").recipe == Recipe(method={"name": "lora", "r": 16})
+
+
+def test_a_setting_alone_does_not_name_what_the_file_leaves_open(file: Path) -> None:
+    file.write_text("method: {r: 16}\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: method\.name: missing"):
+        read(f"--recipe {file}")
+    file.write_text("method: adalora\n")
+    assert read(f"--recipe {file} --method.initial_r 20").recipe == Recipe(method={"name": "adalora", "initial_r": 20})
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("optim: 3", "optim: expected keys with values (lr, weight_decay, betas, eps, clip), found 3"),
+        ("objective: l2sp", "objective: expected keys with values (terms), found 'l2sp'"),
+        ("task: [mrpc]", "task: expected a name, or keys with values (name, data, text"),
+        ("method: [lora]", "method: expected keys with values, or a name alone (full, "),
+        ("method: {name: lora, targets: 3}", "method.targets: expected a list such as `[a, b]`, found 3"),
+        ("method: {name: lora, initial_r: 3}", "method.initial_r: unknown key for lora; it is a setting of adalora"),
+        ("objective: {terms: [3]}", "objective.terms.0: expected keys with values, or a name alone (l2sp), found 3"),
+        ("objective: {terms: [{nam: l2sp}]}", "objective.terms.0.nam: unknown key (did you mean 'name'?)"),
+        ("optim: {betas: [0.1, 0.2, 0.3]}", "optim.betas: expected at most 2 items, found [0.1, 0.2, 0.3]"),
+        ("budget: {tokens: many}", "budget.tokens: expected an integer, found 'many'"),
+        ("budget: {buckets: maybe}", "budget.buckets: expected true or false, found 'maybe'"),
+        ("task: {data: 3}", "task.data: expected a path, found 3"),
+        ("method: {name: adalora, initial_r: 6}", "method: initial_r (6) must be above r (8)"),
+        ("optim: {3: 4}", "optim.3: a key must be a name, such as betas, clip, eps, lr, weight_decay; found 3"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_what_belongs_there(text: str, complaint: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(RecipeError) as refusal:
+        read(f"--recipe {file}")
+    assert str(refusal.value).startswith(f"{file}: {complaint}")
+
+
+def texts(given: str, incomplete: str) -> list[str]:
+    return [suggestion.text for suggestion in complete(given.split(), incomplete)]
+
+
+def test_flags_are_completed() -> None:
+    assert texts("", "--optim.l") == ["--optim.lr"]
+    assert {"--recipe", "--help", "--data", "--method.r", "--out", "--task"} <= set(texts("", "--"))
+    assert texts("--method lora", "--method.rs") == ["--method.rslora"]
+    assert "--seed" in texts("--task mrpc", "")
+    assert "--method.name" not in texts("", "--method.n")  # the short form says it
+    assert next(item.help for item in complete([], "--seed")).startswith("Seed of the head")
+
+
+def test_values_that_a_table_has_are_completed() -> None:
+    assert texts("--seed 1 --method", "") == list(METHODS)
+    assert texts("--method", "lo") == ["lora"]
+    assert texts("--method =", "lo") == ["lora"]
+    assert texts("--method.name", "ada") == ["adalora"]
+    assert texts("--schedule.decay", "") == ["linear", "constant", "cosine"]
+    assert texts("--kind", "t") == ["trial"]
+    assert texts("--task", "m") == [name for name in TASKS if name.startswith("m")]
+    assert "minilm" in texts("--model", "mini")
+    assert texts("--seed", "") == []
+    assert "--task" in texts("--resume", "--t")
+
+
+@pytest.mark.parametrize(
+    ("flag", "kind"), [("--recipe", "file"), ("--data", "file"), ("--out", "dir"), ("--model", "dir")]
+)
+def test_paths_are_left_to_the_shell(flag: str, kind: str) -> None:
+    assert kind in {suggestion.kind for suggestion in complete([flag], "some/where")}

@@ -6,10 +6,12 @@ import torch
 from accelerate import Accelerator
 from domain_term import DomainTerm
 
+from graft import load, train
 from graft.errors import GraftError, RecipeError
 from graft.recipes.building import build, gather
 from graft.recipes.l2sp import L2SP
 from graft.recipes.objective import Contribution, Term
+from graft.recipes.options import RunOptions
 from graft.recipes.step import train_step
 
 CPU = torch.device("cpu")
@@ -176,3 +178,33 @@ def test_streams_of_one_name_are_refused(tiny_recipe):
     other.name = "another"
     with pytest.raises(RecipeError, match="the stream name 'target' is used more than once"):
         state_of(tiny_recipe("lora"), DomainTerm(), other)
+
+
+class SecondHead(Term):
+    """Learns the parity of an example's id with a head of its own."""
+
+    name = "second"
+
+    def identity(self):
+        return {"name": self.name}
+
+    def heads(self):
+        return {"parity": 2}
+
+    def setup(self, setup):
+        self._model = setup.model
+
+    def on_batch(self, context):
+        logits = self._model.logits(context.outputs.features, "parity")
+        return Contribution(losses=torch.nn.functional.cross_entropy(logits, context.batch.ids % 2, reduction="none"))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_terms_head_learns_and_comes_back(tiny_recipe, tmp_path, method):
+    recipe = tiny_recipe(method, schedule={"steps": 3})
+    started = state_of(recipe, SecondHead()).model.heads["parity"].classifier.weight
+    run = train(recipe, options=RunOptions(out=tmp_path, quiet=True), terms=[SecondHead()])
+    model = load(run.folder).model
+    assert model.heads["parity"].outputs == 2
+    assert not torch.equal(model.heads["parity"].classifier.weight, started)
+    assert run.record.parameters.trainable - run.record.parameters.trainable_without_head == 2 * (16 * 2 + 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graft.adapters.methods import METHODS
 from graft.eval.records import read_predictions, read_record
 from graft.recipes.recipe import canonical
 
@@ -30,6 +31,7 @@ def cases(tiny_recipe):
         (tiny_recipe("lora", **strategy), False),
         (tiny_recipe("lora", budget={"tokens": 40}), True),
         (tiny_recipe({"name": "adalora", "r": 2, "initial_r": 4}), False),
+        *((tiny_recipe(name, family), False) for name in METHODS for family in ("bert", "gpt2") if name != "adalora"),
         (
             tiny_recipe("lora", "gpt2", task={"text": "text", "kind": "causal_lm", "label": None, "max_length": 16}),
             False,
@@ -49,12 +51,13 @@ def runs(folder):
 
 @pytest.mark.slow
 def test_two_processes_train_and_score_as_one_does(tmp_path, tiny_recipe):
-    page = write_page(tmp_path / "recipes.json", cases(tiny_recipe))
+    made = cases(tiny_recipe)
+    page = write_page(tmp_path / "recipes.json", made)
     one = subprocess.run([sys.executable, SCRIPT, page, tmp_path / "one", "1"], env=ENVIRONMENT, check=False)
     two = subprocess.run([*LAUNCH, SCRIPT, page, tmp_path / "two", "2"], env=ENVIRONMENT, check=False)
     assert one.returncode == two.returncode == 0
     pairs = list(zip(runs(tmp_path / "one"), runs(tmp_path / "two"), strict=True))
-    assert len(pairs) == 5
+    assert len(pairs) == len(made)
     for single, double in pairs:
         a, b = read_record(single.parent), read_record(double.parent)
         assert (a.hardware["processes"], b.hardware["processes"]) == (1, 2)
