@@ -44,7 +44,7 @@ def main(
 
         example = "--model MODEL --method lora --data DATA" if defaults else flags.EXAMPLE
         command = flags.parse(argv, program, defaults, example=example)
-        _check_given(command.recipe, program)
+        check_given(command.recipe, program)
         if kinds:
             _check_kind(command.recipe.task.name, command.recipe.task.kind, kinds)
         log_to_stderr(quiet=command.options.quiet)
@@ -107,7 +107,7 @@ def guarded(
     return DONE
 
 
-def _check_given(recipe: "Recipe", program: str) -> None:
+def check_given(recipe: "Recipe", program: str) -> None:
     """Refuse a recipe that does not say what to train on, or from what, before anything is read."""
     task = recipe.task
     if not recipe.model.name.strip():

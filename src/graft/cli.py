@@ -70,6 +70,15 @@ def train(flags: tuple[str, ...]) -> int:
     return launch.main(flags)
 
 
+@graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
+@_flags
+def plan(flags: tuple[str, ...]) -> int:
+    """Say what a run will take before it is made. See `graft plan --help`."""
+    from graft.recipes import planning
+
+    return planning.main(flags)
+
+
 @graft.command(
     epilog=_example(
         'graft predict RUN --text "The first sentence." --text-pair "The second one."',
