@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/data),)
 export GRAFT_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: setup check test format clean
+.PHONY: setup check test demo format clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ check: setup
 
 test: setup
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The training part takes a few minutes on two cores; everything lies in runs/demo.
+demo: setup
+	$(BIN)/python scripts/demo.py
 
 format: setup
 	$(BIN)/ruff check --fix .
