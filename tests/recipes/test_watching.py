@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from graft import train
@@ -12,6 +13,8 @@ from graft.eval.records import read_predictions, read_record
 from graft.recipes import checkpoints
 from graft.recipes import loop as loop_module
 from graft.recipes.options import RunOptions
+from graft.recipes.recipe import canonical
+from graft.recipes.watching import flattened
 
 
 def options(folder, **changes):
@@ -100,3 +103,25 @@ def test_an_interrupted_run_saves_itself_between_steps_and_goes_on(tmp_path, tin
     resumed = train(tiny_recipe("lora"), options=options(tmp_path / "cut", resume=True))
     assert resumed.record.losses == whole.record.losses
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("others", [0.0, 1.0])
+def test_processes_stop_together_when_any_of_them_is_asked_to(others):
+    class Accelerator:
+        num_processes = 2
+        device = torch.device("cpu")
+
+        def reduce(self, asked, reduction):
+            assert reduction == "sum"
+            return asked + others  # what the other process says
+
+    assert loop_module._agreed(True, Accelerator())
+    assert loop_module._agreed(False, Accelerator()) == bool(others)
+
+
+def test_trackers_are_told_the_recipe_in_one_level_of_plain_values(tiny_recipe):
+    flat = flattened(canonical(tiny_recipe("lora")))
+    assert flat["method.r"] == 8
+    assert flat["method.targets"] == '["all-linear"]'
+    assert flat["schedule.steps"] == "null"
+    assert all(isinstance(value, str | int | float | bool) for value in flat.values())
