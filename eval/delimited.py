@@ -60,7 +60,8 @@ def read_delimited(
         lenient: Leave rows out that have too few or too many fields, with a warning, instead of refusing them.
 
     Returns:
-        The columns by name; those without a name are left out. A blank line is no row.
+        The columns by name; one without a name is called by its place, as pandas does, and left out where it is blank
+        all the way. A blank line is no row, except in a file of a single column.
 
     Raises:
         DataError: The file is empty or not UTF-8, two columns have one name, a quote does not close, or a row has
@@ -68,10 +69,15 @@ def read_delimited(
         OSError: The file cannot be opened.
     """
     rows = _parse(path, delimiter)
+    while rows and not rows[-1][1]:
+        rows.pop()
+    while rows and not rows[0][1]:
+        rows.pop(0)
     if not rows:
         raise DataError(f"{path}: the file is empty; its first line should name the columns, the others be examples")
     names = list(header) if header else rows.pop(0)[1]
     _refuse_equal_names(path, names)
+    rows = [(line, row or [""]) for line, row in rows if row or len(names) == 1]
     whole = [row for _, row in rows if len(row) == len(names)]
     if len(whole) < len(rows):
         if not lenient:
@@ -82,11 +88,13 @@ def read_delimited(
                 f"{len(row)}; {remedy}"
             )
         logger.warning("%s: %d rows lack columns and are left out", path, len(rows) - len(whole))
-    return {name: [row[place] for row in whole] for place, name in enumerate(names) if name}
+    columns = {name or f"Unnamed: {place}": [row[place] for row in whole] for place, name in enumerate(names)}
+    named = set(names)
+    return {name: values for name, values in columns.items() if name in named or any(values)}
 
 
 def _parse(path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the line it begins at, from 1."""
+    """Rows, blank ones as empty lists, each with the line it begins at, from 1."""
     text = read_text(path)
     stream = io.StringIO(text, newline="")
     if delimiter == "\t":
@@ -98,8 +106,7 @@ def _parse(path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
     begun = 1
     try:
         for row in reader:
-            if row:
-                rows.append((begun, row))
+            rows.append((begun, row))
             begun = reader.line_num + 1
     except csv.Error as error:
         raise DataError(

@@ -225,10 +225,12 @@ def _split(name: str, table: Table, task: Task, values: Labels | None) -> Split:
 def _groups(table: Table, task: Task, train: Split) -> list[str]:
     """The group of each training example: those that share a value of the group's columns, or else a text."""
     if task.group:
-        return joined_groups([[values[row] for row in train.ids] for values in read_groups(table, task.group)])
-    groups = joined_groups(list(zip(*train.texts, strict=True)))
+        named = zip(task.group, read_groups(table, task.group), strict=True)
+        groups = joined_groups([[(column, values[row]) for row in train.ids] for column, values in named])
+    else:
+        groups = joined_groups(list(zip(*train.texts, strict=True)))
     largest = max(Counter(groups).values())
-    if len(task.text) > 1 and largest > LARGEST_GROUP * len(groups):
+    if not task.group and len(task.text) > 1 and largest > LARGEST_GROUP * len(groups):
         logger.warning(
             "%s: %d of %d rows hang together by repeated texts, so only whole rows that are equal stay on one side "
             "of a split; name the column that must not repeat across it: --task.group %s",

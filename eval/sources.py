@@ -146,6 +146,9 @@ def _concatenate(tables: list[Table]) -> Table:
     first = tables[0]
     if len(tables) == 1:
         return first
+    for table in tables:
+        if table.class_names != first.class_names:
+            raise DataError(f"{table.origin}: names its classes otherwise than {first.origin} does; write them alike")
     try:
         data = pa.concat_tables([pa.table(dict(table.data)) for table in tables])
     except pa.ArrowException as error:

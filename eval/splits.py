@@ -183,18 +183,19 @@ def nested_subset(texts: Sequence[Texts], labels: Labels | None, size: int, seed
     return np.sort(stratified_prefix(["\x1f".join(text) for text in texts], strata, size, seed, "subset"))
 
 
-def joined_groups(columns: Sequence[Sequence[str]]) -> list[str]:
+def joined_groups(columns: Sequence[Sequence[Hashable]]) -> list[str]:
     """Put examples that share a value in any column into one group, however long the chain between them.
 
     Args:
         columns: Values of each example, one sequence of (examples,) per column; a value counts as the same wherever it
-            stands, so that a sentence that is first here and second there joins the two.
+            stands, so that a sentence that is first here and second there joins the two. Where it should not, as a
+            user's number is not a document's, hand in pairs of column and value.
 
     Returns:
         The group of each example, named by the smallest value in it; for a single column, that column.
     """
     examples = len(columns[0])
-    numbers: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
     values = np.array([numbers.setdefault(value, len(numbers)) for column in columns for value in column])
     rows = np.tile(np.arange(examples), len(columns))
     size = examples + len(numbers)  # a graph of examples and values
@@ -203,7 +204,7 @@ def joined_groups(columns: Sequence[Sequence[str]]) -> list[str]:
     smallest: dict[int, str] = {}
     for value, number in numbers.items():
         found = int(component[examples + number])
-        smallest[found] = min(smallest.get(found, value), value)
+        smallest[found] = min(smallest.get(found, str(value)), str(value))
     return [smallest[int(found)] for found in component[:examples]]
 
 

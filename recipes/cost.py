@@ -4,7 +4,6 @@ Peak memory never falls inside a process, and seconds are spoiled by evaluations
 must therefore come from here.
 """
 
-import json
 import statistics
 import sys
 import time
@@ -14,11 +13,13 @@ import torch
 from accelerate import Accelerator
 
 from graft.recipes import hardware
+from graft.recipes.batching import Rows, epoch_plan
 from graft.recipes.building import build, gather
 from graft.recipes.recipe import Recipe
-from graft.recipes.solitary import read_page, run_alone
+from graft.recipes.solitary import answer, run_alone
 from graft.recipes.state import RunState
 from graft.recipes.step import train_step
+from graft.recipes.strategies import Constant
 
 STEPS = 20
 _WARM_UP = 3
@@ -28,7 +29,8 @@ def measure(recipe: Recipe, *, steps: int = STEPS) -> dict[str, Any]:
     """Measure a recipe's training steps in a fresh solitary process.
 
     Args:
-        recipe: What would be trained; its length and evaluations do not matter.
+        recipe: What would be trained; its length and evaluations do not matter, nor does a strategy: all that may
+            learn is learning, which is what costs most.
         steps: Steps to take; the first three are not timed. The second has the run's longest example, and the
             optimiser's moments are there by then: the peak is the run's.
 
@@ -37,6 +39,7 @@ def measure(recipe: Recipe, *, steps: int = STEPS) -> dict[str, Any]:
         (median), `samples_per_second`, `steps`.
 
     Raises:
+        GraftError: The recipe cannot be carried out.
         TrainingError: The process failed; its last words are in the message.
     """
     return run_alone("graft.recipes.cost", recipe, str(steps))
@@ -46,15 +49,15 @@ def _main(recipe: Recipe, steps: int) -> dict[str, Any]:
     """Take the steps and look at the clock and the memory."""
     materials = gather(recipe)
     torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
-    accelerator = Accelerator(mixed_precision="no", cpu=materials.recipe.device == "cpu")
+    accelerator = hardware.accelerator(materials.recipe.device)
     state = build(materials, accelerator.device)
     before = hardware.peak_memory(accelerator.device.type)
-    seconds: list[float] = []
-    for number in range(min(steps, state.total_steps)):
-        state.step = largest_step(state) if number == 1 else number
-        started = time.perf_counter()
-        train_step([state], accelerator)
-        seconds.append(time.perf_counter() - started)
+    trial = Trial(state, accelerator)
+    plan = trial.epoch()
+    seconds = [
+        trial.take(trial.largest() if number == 1 else plan[number])
+        for number in range(min(steps, state.total_steps, len(plan)))
+    ]
     median = statistics.median(seconds[_WARM_UP:] or seconds)
     return {
         "peak_memory_bytes": hardware.peak_memory(accelerator.device.type),
@@ -65,19 +68,41 @@ def _main(recipe: Recipe, steps: int) -> dict[str, Any]:
     }
 
 
-def largest_step(state: RunState) -> int:
-    """Find the step of the first epoch that holds the longest example."""
-    longest = int(state.train.lengths.argmax())
-    here = state.step
-    try:
-        for step in range(min(state.epoch_steps, state.total_steps)):
-            state.step = step
-            if longest in state.rows():
-                return step
-    finally:
-        state.step = here
-    return here
+class Trial:
+    """Steps for the sake of measuring: any examples, and all that a strategy ever lets learn is learning."""
+
+    def __init__(self, state: RunState, accelerator: Accelerator) -> None:
+        """Take over a run that is freshly built; it is of no other use afterwards."""
+        state.recipe = state.recipe.model_copy(update={"strategy": Constant()})
+        self._state = state
+        self._accelerator = accelerator
+
+    def epoch(self) -> list[Rows]:
+        """The examples of each step of the first epoch."""
+        recipe = self._state.recipe
+        return epoch_plan(
+            self._state.train.lengths,
+            seed=recipe.seed,
+            epoch=0,
+            examples=recipe.schedule.examples,
+            buckets=recipe.budget.buckets,
+        )
+
+    def largest(self) -> Rows:
+        """The examples of that step which has the longest one."""
+        longest = int(self._state.train.lengths.argmax())
+        return next(rows for rows in self.epoch() if longest in rows)
+
+    def take(self, rows: Rows) -> float:
+        """Take a step and tell its seconds; the counter of steps stops before the run's end."""
+        state = self._state
+        state.step = min(state.step, state.total_steps - 1)
+        started = time.perf_counter()
+        train_step([state], self._accelerator, rows)
+        if state.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(read_page(sys.argv[1]), int(sys.argv[2]))) + "\n")
+    answer(lambda recipe: _main(recipe, int(sys.argv[2])))

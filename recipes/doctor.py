@@ -87,8 +87,8 @@ def examine() -> list[Finding]:
     for topic, look in topics.items():
         try:
             findings.extend(look())
-        except ImportError as error:  # a package that the look itself needs
-            findings.append(Finding(topic, topic, "fails", str(error), "install what is missing above"))
+        except Exception as error:  # noqa: BLE001 (a broken package may raise anything, and is what is looked for)
+            findings.append(Finding(topic, topic, "fails", str(error), "install what is missing or broken again"))
     return findings
 
 

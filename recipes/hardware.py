@@ -3,11 +3,14 @@
 import os
 import resource
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
 from graft.errors import RecipeError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Device = Literal["cpu", "cuda", "mps", "xpu"]
 
@@ -19,20 +22,28 @@ def device() -> Device:
     """
     import torch
 
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"):
+    if _kept_on_processor():
         return "cpu"
     found = torch.accelerator.current_accelerator(check_available=True)
     kind: Any = "cpu" if found is None else found.type
     return kind if kind in ("cuda", "mps", "xpu") else "cpu"
 
 
+def _kept_on_processor() -> bool:
+    """Whether Accelerate's own switch says so."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+
+
 def check_device(name: str) -> None:
-    """Refuse a device that this machine does not have.
+    """Refuse a device that this machine does not have, or that Accelerate's own switch forbids.
 
     Raises:
         RecipeError: As the name says.
     """
     import torch
+
+    if name != "cpu" and _kept_on_processor():
+        raise RecipeError(f"device: {name} is asked for, and ACCELERATE_USE_CPU forbids it; unset one of the two")
 
     found = torch.accelerator.current_accelerator(check_available=True)
     there = ["cpu"] if found is None else ["cpu", found.type]
@@ -80,3 +91,28 @@ def peak_memory(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def accelerator(name: str, **settings: Any) -> "Accelerator":
+    """Make an accelerator for one device; precision stays the recipe's, whatever the launcher says.
+
+    Args:
+        name: The device.
+        settings: What else Accelerate is told.
+
+    Raises:
+        RecipeError: The device is not there, or this process computes on another one already: Accelerate keeps to the
+            first.
+    """
+    from accelerate import Accelerator
+
+    check_device(name)
+    try:
+        made = Accelerator(mixed_precision="no", cpu=name == "cpu", **settings)
+    except ValueError as error:
+        raise RecipeError(f"device: {name} cannot be used in this process any more ({error}); start another") from error
+    if made.device.type != name:
+        raise RecipeError(
+            f"device: this process computes on {made.device.type} already and cannot change to {name}; start another"
+        )
+    return made

@@ -6,32 +6,28 @@ follows, as it grows by the same amount with every example. Where that fits, the
 what the allocator and passing tensors add, and a few others, which tell the minutes.
 """
 
-import json
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from graft.eval.predict import plan_batches
 from graft.recipes import hardware
 from graft.recipes.batching import Rows, epoch_plan, micro_batches
 from graft.recipes.building import Materials, build, gather
-from graft.recipes.cost import largest_step
+from graft.recipes.cost import Trial
 from graft.recipes.recipe import Recipe
 from graft.recipes.recording import count_parameters
 from graft.recipes.scoring import HOLDOUT
-from graft.recipes.solitary import read_page, run_alone
+from graft.recipes.solitary import answer, run_alone
 from graft.recipes.state import RunState
-from graft.recipes.step import forward, train_step
+from graft.recipes.step import forward
 
 _TIMED = 6
-"""Steps that are taken to tell the time, spread evenly from short to long ones; as many go before them."""
+"""Steps that are taken to tell the time, spread evenly from short to long ones."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,6 @@ def plan(recipe: Recipe) -> Plan:
         GraftError: The recipe cannot be carried out; the same error as training gives.
         TrainingError: The process failed; its last words are in the message.
     """
-    gather(recipe)  # a user's mistake is said here, in the words of training
     found = run_alone("graft.recipes.plan", recipe)
     return Plan(**found | {"memory": Memory(**found["memory"])})
 
@@ -124,15 +119,16 @@ def _work_out(recipe: Recipe) -> Plan:
     materials = gather(recipe)
     recipe = materials.recipe
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    accelerator = Accelerator(mixed_precision="no", cpu=recipe.device == "cpu")
+    accelerator = hardware.accelerator(recipe.device)
     available = _free(accelerator.device)
     state = build(materials, accelerator.device)
     parts = _micro_batches(state)
     memory = _memory(state, materials, parts, available)
     seconds = minutes = None
     if memory.total <= memory.available:
-        memory = _tried(memory, state, accelerator)
-        seconds = _seconds_per_step(state, parts, accelerator)
+        trial = Trial(state, accelerator)
+        memory = _tried(memory, state, trial)
+        seconds = _seconds_per_step(state, parts, trial)
         minutes = (seconds * state.total_steps + _seconds_of_evaluations(state, materials)) / 60
     learned = sum(learner.weight.nbytes for learner in state.learners)
     return Plan(
@@ -196,11 +192,10 @@ def _memory(state: RunState, materials: Materials, parts: list[list[Rows]], avai
     )
 
 
-def _tried(memory: Memory, state: RunState, accelerator: Accelerator) -> Memory:
+def _tried(memory: Memory, state: RunState, trial: Trial) -> Memory:
     """Take the largest step, after one that makes the moments, and see what it took beyond what was counted."""
-    for number in (0, largest_step(state)):
-        state.step = number
-        train_step([state], accelerator)
+    for rows in (trial.epoch()[0], trial.largest()):
+        trial.take(rows)
     peak = hardware.peak_memory(state.device.type) + memory.best  # nothing is kept as the best here
     workspace = max(0, peak - memory.total)
     return replace(memory, workspace=workspace, total=memory.total + workspace)
@@ -220,7 +215,7 @@ def _activations(state: RunState, part: Rows) -> int:
     longest = part[state.train.lengths[part].argmax()]
     once, twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
     if state.recipe.budget.gradient_checkpointing:  # one layer at a time is computed again
-        layers = len(state.model.stages()) - 2
+        layers = sum(stage.name.startswith("layer.") for stage in state.model.stages())
         state.model.body.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
         full_once, full_twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
         state.model.body.activation_checkpointing_enable({"use_reentrant": False})
@@ -248,22 +243,19 @@ def _kept(state: RunState, rows: Rows) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _seconds_per_step(state: RunState, parts: list[list[Rows]], accelerator: Accelerator) -> float:
-    """Take steps from short to long and tell the mean over all steps by their tokens."""
+def _seconds_per_step(state: RunState, parts: list[list[Rows]], trial: Trial) -> float:
+    """Take steps from short to long, each twice, and tell the mean over all steps by their tokens."""
     tokens = np.array(
         [sum(len(part) * int(state.train.lengths[part].max()) for part in step) for step in parts], dtype=float
     )
     order = np.argsort(tokens)
-    picked = order[np.linspace(0, len(order) - 1, 2 * _TIMED).astype(int)]
-    seconds = []
-    for number in picked:
-        state.step = int(number)
-        started = time.perf_counter()
-        train_step([state], accelerator)
-        seconds.append(time.perf_counter() - started)
-    timed = slice(1, None, 2)  # every other one: the machine has met each length before
-    slope, start = np.polyfit(tokens[picked][timed], seconds[timed], 1) if len(set(picked)) > 2 else (0, seconds[-1])
-    return float(max(start + slope * tokens.mean(), min(seconds)))
+    picked = order[np.linspace(0, len(order) - 1, _TIMED).astype(int)]
+    seconds = np.array([min(trial.take(np.concatenate(parts[number])) for _ in range(2)) for number in picked])
+    met = tokens[picked]
+    if met.min() == met.max():
+        return float(np.median(seconds))
+    slope, start = np.polyfit(met, seconds, 1)
+    return float(max(start + slope * tokens.mean(), seconds.min()))
 
 
 def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:
@@ -283,9 +275,5 @@ def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:
     return evaluations * seconds * sum(tokens) / tokens[len(batches) // 2]
 
 
-def _main(page: str) -> dict[str, Any]:
-    return asdict(_work_out(read_page(page)))
-
-
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(sys.argv[1])) + "\n")
+    answer(lambda recipe: asdict(_work_out(recipe)))

@@ -91,6 +91,11 @@ def _check(request: Request) -> None:
         return
     if request.texts or request.pairs:
         raise GraftError("--file: comes alone; leave --text and --text-pair out")
+    if request.file.suffix.lower() not in _WRITERS:
+        raise GraftError(
+            f"--file {request.file}: cannot tell examples apart in {request.file.suffix or 'a file without a suffix'}"
+            f"{nearest(request.file.suffix, _WRITERS)}; use {', '.join(_WRITERS)}"
+        )
     if request.out is None:
         raise GraftError(f"--file: say where the predictions go: --out FILE ({', '.join(_WRITERS)})")
     if request.out.suffix.lower() not in _WRITERS:
@@ -333,7 +338,7 @@ def _write_parquet(path: Path, table: Table, names: Sequence[str], chunks: _Chun
     """Write parquet; columns that came from parquet keep their types."""
     try:
         data = pa.table(dict(table.data))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise DataError(f"{table.origin}: a column holds several types of values ({error}); write .jsonl") from error
     kinds = pa.struct([(name, pa.float64()) for name in names])
     with contextlib.ExitStack() as stack:

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graft.errors import TrainingError
+from graft import errors
+from graft.errors import GraftError, TrainingError
 from graft.files import write_json
 from graft.recipes.recipe import Recipe, canonical
 
@@ -19,7 +21,7 @@ def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
     """Call `python -m MODULE PAGE ARGUMENTS` and read the JSON that it prints last.
 
     Args:
-        module: One of ours; it reads the recipe with `read_page`.
+        module: One of ours, that ends in `answer`.
         recipe: What the module is about.
         arguments: What else it takes.
 
@@ -27,6 +29,7 @@ def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
         What the module printed.
 
     Raises:
+        GraftError: The module refused the recipe; the error is of the class that it raised.
         TrainingError: The process failed; its last words are in the message.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _LAUNCHER}
@@ -39,10 +42,23 @@ def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
         raise TrainingError(f"{module} was killed (signal {-done.returncode}): most likely there was no memory left")
     if done.returncode:
         raise TrainingError(f"{module} failed: {done.stderr.strip()[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    if "error" in said:
+        kind: type[GraftError] = getattr(errors, said["error"])
+        raise kind(said["message"])
+    found: dict[str, Any] = said["found"]
     return found
 
 
-def read_page(page: str) -> Recipe:
-    """Read the recipe that `run_alone` wrote."""
-    return Recipe.model_validate(json.loads(Path(page).read_text(encoding="utf-8")))
+def answer(work: Callable[[Recipe], dict[str, Any]]) -> None:
+    """Read the recipe that `run_alone` wrote, do the work, and print what was found or why the recipe is refused.
+
+    Args:
+        work: From the recipe to a mapping of JSON types.
+    """
+    recipe = Recipe.model_validate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    try:
+        said: dict[str, Any] = {"found": work(recipe)}
+    except GraftError as error:
+        said = {"error": type(error).__name__, "message": str(error)}
+    sys.stdout.write(json.dumps(said) + "\n")

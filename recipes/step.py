@@ -35,12 +35,13 @@ class _Tally:
     examples: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # ids (B,), task losses (B,)
 
 
-def train_step(states: Sequence[RunState], accelerator: Accelerator) -> None:
+def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows | None = None) -> None:
     """Take one optimiser step in every run.
 
     Args:
         states: Runs that have steps left; each moves on by one step.
         accelerator: Says which process of how many this is.
+        rows: Examples to learn from instead of those of each run's plan, for measuring.
 
     Raises:
         TrainingError: A loss or gradient is not finite, or memory does not suffice for one example. The weights
@@ -49,13 +50,13 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator) -> None:
     for state in states:
         started = time.perf_counter()
         state.enter_step()
-        rows = state.rows()
-        tally = _accumulate(state, rows, accelerator)
+        chosen = state.rows() if rows is None else rows
+        tally = _accumulate(state, chosen, accelerator)
         loss = _reduce(state, tally.loss, accelerator)
         _refuse_non_finite(state, loss, tally, accelerator)
         _update(state)
         state.losses.append(loss)
-        state.examples_seen += len(rows)
+        state.examples_seen += len(chosen)
         state.step += 1
         state.seconds += time.perf_counter() - started
 

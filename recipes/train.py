@@ -64,18 +64,19 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
     check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     materials = gather(recipe, terms=terms, processes=processes)
-    hardware.check_device(materials.recipe.device)
     _check_holdout(materials, options.kind)
     folder, there = _find(options.out, materials)
-    if there is not None and not _left_to_do(there, options):
+    if there is not None and processes == 1 and not _left_to_do(there, options):  # several decide it together
         log.info("%s is there already: nothing to train", folder)
         return Run(folder, there, reused=True)
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(materials.recipe.threads or torch.get_num_threads())
-        accelerator = _accelerator(materials.recipe, folder, options)
+        accelerator = hardware.accelerator(
+            materials.recipe.device, log_with=list(options.track) or None, project_dir=str(folder)
+        )
         if accelerator.is_main_process:
-            stack.enter_context(_claim(options.out, folder, materials.digest, options.resume))
+            stack.callback(_claim(options.out, folder, materials.digest, options.resume).release)
         accelerator.wait_for_everyone()
         folder, there = _find(options.out, materials)  # again: another process may just have made it
         if there is None:
@@ -83,6 +84,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
         elif there.kind == "trial" and options.kind == "final":
             record = _promote(there, build(materials, accelerator.device, terms), materials, accelerator, folder)
         else:
+            log.info("%s is there already: nothing to train", folder)
             record = there
         if options.measure_cost and record.cost is None and accelerator.is_main_process:
             record = record.model_copy(update={"cost": measure(materials.recipe)})
@@ -92,7 +94,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
 
 
 def _find(out: Path, materials: Materials) -> tuple[Path, RunRecord | None]:
-    """Find the folder of a run by its digest, whatever alias of task or model it was made under.
+    """Find the folder of a run by its digest, under whatever name of its model it was made or begun.
 
     Returns:
         The folder, and its record if the run is finished.
@@ -101,10 +103,11 @@ def _find(out: Path, materials: Materials) -> tuple[Path, RunRecord | None]:
         RunError: The record is damaged.
     """
     named = out / _folder_name(materials)
-    for folder in (named, *sorted(out.glob(f"*-{materials.digest[:12]}"))):
+    folders = [named, *sorted(out.glob(f"*-{materials.digest[:12]}"))]
+    for folder in folders:
         if (folder / RECORD).exists():
             return folder, read_record(folder)
-    return named, None
+    return next((folder for folder in folders if checkpoints.newest(folder) is not None), named), None
 
 
 def _left_to_do(there: RunRecord, options: RunOptions) -> bool:
@@ -159,16 +162,6 @@ def _folder_name(materials: Materials) -> str:
     recipe = materials.recipe
     name = f"{recipe.task.name}-{Path(recipe.model.name).name}-{recipe.method.name}-s{recipe.seed}"
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('.')}-{materials.digest[:12]}"
-
-
-def _accelerator(recipe: Recipe, folder: Path, options: RunOptions) -> Accelerator:
-    """Make the accelerator; device and precision stay the recipe's, whatever the launcher says."""
-    return Accelerator(
-        mixed_precision="no",
-        cpu=recipe.device == "cpu",
-        log_with=list(options.track) or None,
-        project_dir=str(folder),
-    )
 
 
 def _claim(out: Path, folder: Path, digest: str, resume: bool) -> FileLock:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from graft.errors import GraftError
+from graft.errors import DataError, GraftError
 from graft.eval.config import TaskConfig
+from graft.eval.formats import read_table
 from graft.eval.resolution import resolve
 
 CSV = "text,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(40))
@@ -320,3 +321,26 @@ def test_a_benchmarks_own_empty_texts_are_kept(tmp_path):
     )
     data = resolve(TaskConfig(name="sst2", data=tmp_path))
     assert sum(len(split) for split in data.splits.values()) == 40
+
+
+def test_columns_without_a_name_are_kept_unless_they_are_blank(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text(",text,label,\n0,one,1,\n1,two,0,\n")
+    table = read_table(file)
+    assert list(table.columns) == ["Unnamed: 0", "text", "label"]
+    assert table.values("Unnamed: 0") == ["0", "1"]
+
+
+def test_a_blank_line_is_an_empty_text_where_there_is_one_column(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text\none\n\nthree\n\n")
+    assert read_table(file).values("text") == ["one", "", "three"]
+
+
+def test_shards_that_name_their_classes_differently_are_refused(tmp_path):
+    for shard, names in enumerate((["neg", "pos"], ["pos", "neg"])):
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+        rows.to_parquet(tmp_path / f"train-0000{shard}-of-00002.parquet")
+    with pytest.raises(DataError, match=r"train-00001.*names its classes otherwise"):
+        resolve(TaskConfig(data=tmp_path, text=("text",), label="label"))

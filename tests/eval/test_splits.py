@@ -152,3 +152,10 @@ def test_a_group_larger_than_the_holdout_stays_in_training():
         _, held = group_holdout(groups, None, 0.1, seed)
         assert held.min() >= 60
         assert len(held) == round(0.1 * 41)
+
+
+def test_columns_of_ids_do_not_join_across_columns():
+    users, documents = [f"{row}" for row in range(6)], [f"{(row + 1) % 6}" for row in range(6)]
+    assert len(set(joined_groups([users, documents]))) == 1
+    apart = [[(name, value) for value in values] for name, values in (("user", users), ("document", documents))]
+    assert len(set(joined_groups(apart))) == 6

@@ -207,3 +207,9 @@ def test_the_same_rows_under_other_ids_are_other_data(tmp_path):
     assert moved.fingerprint == whole.train.fingerprint
     assert dataclasses.replace(shifted, train=moved, holdout=whole.holdout).fingerprint != whole.fingerprint
     assert dataclasses.replace(whole).fingerprint == whole.fingerprint
+
+
+def test_groups_of_two_id_columns_do_not_join_across_them(tmp_path):
+    ids = {"user": lambda row: row, "document": lambda row: (row + 1) % 100}
+    data = custom(folder_of(tmp_path, rows_of(100, **ids), rows_of(4, **ids)), group="user,document", holdout=0.2)
+    assert len(data.holdout) == 20

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 
-from graft.errors import TrainingError
+from graft.errors import RecipeError, TrainingError
+from graft.recipes import cost as cost_module
 from graft.recipes import plan as plan_module
 from graft.recipes.building import build, gather
-from graft.recipes.cost import largest_step
+from graft.recipes.cost import Trial
 from graft.recipes.plan import plan
 from graft.recipes.recipe import Recipe
 from graft.recipes.solitary import run_alone
@@ -34,7 +36,7 @@ def test_a_plan_names_steps_examples_parameters_and_disk(tiny_recipe):
 
 def test_what_does_not_fit_is_not_tried(tiny_recipe, monkeypatch):
     monkeypatch.setattr(plan_module, "_free", lambda _: 1)
-    monkeypatch.setattr(plan_module, "train_step", None)
+    monkeypatch.setattr(plan_module.Trial, "take", None)
     found = plan_module._work_out(tiny_recipe("lora"))
     assert not found.fits
     assert found.seconds_per_step is None
@@ -67,13 +69,32 @@ def test_gradient_checkpointing_shows_in_the_plan(tiny_recipe):
     assert kept[1] < kept[0]
 
 
-def test_the_largest_step_is_found_and_nothing_moves(tiny_recipe):
-    state = state_of(tiny_recipe("full"))
-    state.step = largest_step(state)
-    assert int(state.train.lengths.argmax()) in state.rows()
-    state.step = 0
-    assert largest_step(state) == largest_step(state)
-    assert state.step == 0
+def test_a_trial_lets_all_learn_that_ever_learns_and_takes_the_longest_example(tiny_recipe):
+    state = state_of(tiny_recipe("full", strategy="gradual_unfreezing", schedule={"steps": 2}))
+    trial = Trial(state, Accelerator(cpu=True))
+    largest = trial.largest()
+    assert int(state.train.lengths.argmax()) in largest
+    for _ in range(4):  # more than the run has
+        assert trial.take(largest) > 0
+    assert all(learner.weight.requires_grad for learner in state.learners)
+
+
+def test_a_plan_and_a_cost_of_adalora_need_no_allocation(tiny_recipe):
+    recipe = tiny_recipe({"name": "adalora", "r": 2, "initial_r": 4, "final": 0.8}, schedule={"steps": 6})
+    assert plan_module._work_out(recipe).seconds_per_step > 0
+    assert cost_module._main(recipe, 5)["steps"] == 5
+
+
+def test_what_training_refuses_a_plan_refuses_in_the_same_words(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"method\.tokens: 600 leaves no room among 40 positions"):
+        plan(tiny_recipe({"name": "prefix", "tokens": 600}))
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_measured(tiny_recipe):
+    absent = "mps" if torch.accelerator.current_accelerator(check_available=True) is None else "xpu"
+    for work in (plan_module._work_out, lambda recipe: cost_module._main(recipe, 1)):
+        with pytest.raises(RecipeError, match=f"device: {absent} is not available here"):
+            work(tiny_recipe("lora", device=absent))
 
 
 def test_a_process_that_fails_says_its_last_words(tiny_recipe):

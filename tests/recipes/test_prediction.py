@@ -277,7 +277,7 @@ def test_an_interruption_or_a_failure_leaves_the_old_file(
         ({"file": "in.csv", "out": "out.xlsx"}, "cannot write .xlsx"),
         ({"file": "in.csv", "out": "out"}, "cannot write a file without a suffix"),
         ({"file": "in.csv", "out": "./in.csv"}, "is the file that is read"),
-        ({"file": "in.xlsx", "out": "out.csv"}, "cannot read .xlsx"),
+        ({"file": "in.xlsx", "out": "out.csv"}, "cannot tell examples apart in .xlsx"),
         ({"file": "none.csv", "out": "out.csv"}, "no such file"),
         ({"file": "missing.csv", "out": "out.csv"}, "no column 'text' (did you mean 'texts'?)"),
         ({"file": "empty.csv", "out": "out.csv"}, "empty.csv: no rows in it"),
@@ -328,3 +328,12 @@ def test_a_mistake_is_one_message(
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
     assert {path.name for path in tmp_path.iterdir()} == set(contents)
+
+
+def test_a_text_file_whose_lines_are_no_rows_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], runs: SimpleNamespace
+) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("one\ntwo\n")
+    assert main(Request(run=tmp_path, file=file, out=tmp_path / "out.jsonl")) == 2
+    assert "cannot tell examples apart in .txt" in capsys.readouterr().err

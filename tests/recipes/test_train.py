@@ -316,3 +316,33 @@ def test_a_live_process_owns_its_run_folder(tmp_path, tiny_recipe):
 def test_paths_stay_inside_the_output_folder(tmp_path, tiny_recipe):
     run = train(tiny_recipe("lora"), options=options(tmp_path))
     assert run.folder.parent == Path(tmp_path)
+
+
+def test_a_claim_ends_with_the_run(tmp_path, tiny_recipe):
+    from filelock import FileLock
+
+    run = train(tiny_recipe("lora", schedule={"steps": 1}), options=options(tmp_path))
+    with FileLock(tmp_path / ".locks" / run.record.digest[:12], timeout=0):
+        pass
+
+
+def test_an_unfinished_run_is_found_under_another_name_of_its_model(tmp_path, tiny_recipe, tiny_bert, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def deadly(states, accelerator):
+        if states[0].step == 2:
+            raise Killed
+        step_module.train_step(states, accelerator)
+
+    copied = tmp_path / "copied"
+    shutil.copytree(tiny_bert, copied)
+    monkeypatch.setattr(loop_module, "train_step", deadly)
+    with pytest.raises(Killed):
+        train(tiny_recipe("lora"), options=options(tmp_path / "out", checkpoint_steps=1))
+    monkeypatch.setattr(loop_module, "train_step", step_module.train_step)
+    with pytest.raises(RunError, match="--resume"):
+        train(tiny_recipe("lora", model=str(copied)), options=options(tmp_path / "out"))
+    resumed = train(tiny_recipe("lora", model=str(copied)), options=options(tmp_path / "out", resume=True))
+    assert len(resumed.record.losses) == 14
+    assert [entry.name for entry in (tmp_path / "out").glob("custom-*")] == [resumed.folder.name]
