@@ -55,8 +55,8 @@ def _main(recipe: Recipe, steps: int) -> dict[str, Any]:
     trial = Trial(state, accelerator)
     plan = trial.epoch()
     seconds = [
-        trial.take(trial.largest() if number == 1 else plan[number])
-        for number in range(min(steps, state.total_steps, len(plan)))
+        trial.take(trial.largest() if number == 1 else plan[number % len(plan)])
+        for number in range(min(steps, state.total_steps))
     ]
     median = statistics.median(seconds[_WARM_UP:] or seconds)
     return {

@@ -10,7 +10,6 @@ interrupted measurement goes on where it was.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ TASKS: dict[str, dict[str, str]] = {
 # Three of each method's own rates (`Method.learning_rates`); LoRA's are about ten times higher.
 GRID = {"full": ("5e-5", "1e-4", "2e-4"), "lora": ("2e-4", "5e-4", "1e-3")}
 TRIAL_SEED = "1"
+MARKS = "<!-- results -->", "<!-- end of results -->"
 FLOORS = {
     ("mrpc", "lora"): 87.0,
     ("mrpc", "full"): 86.5,
@@ -172,6 +172,24 @@ def report(cells: dict[tuple[str, str], Cell]) -> str:
     return "\n".join([*lines, *where(cells)]) + "\n"
 
 
+def summary(cells: dict[tuple[str, str], Cell]) -> str:
+    """The table for the README: one line a task, one column a method."""
+    methods = list(dict.fromkeys(method for _, method in cells))
+    lines = [f"| task, metric | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
+    for task in TASKS:
+        scores, metric = [], ""
+        for method in methods:
+            records = list(cells[task, method].finals.values())
+            values = [record.scores["validation"][record.primary_metric] for record in records]
+            metric = records[0].primary_metric if records else metric
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            scores.append(f"{statistics.mean(values):.1f}{spread}" if values else "not measured")
+        lines.append(f"| {task}, {metric} | {' | '.join(scores)} |")
+    learned = (next(iter(cells["mrpc", method].finals.values()), None) for method in methods)
+    counts = ["" if record is None else f"{record.parameters.trainable:,}" for record in learned]
+    return "\n".join([*lines, f"| trainable parameters (mrpc) | {' | '.join(counts)} |"])
+
+
 def where(cells: dict[tuple[str, str], Cell]) -> list[str]:
     """Say on what it was measured."""
     some = next((record for cell in cells.values() for record in cell.finals.values()), None)
@@ -205,8 +223,13 @@ def main() -> None:
             jobs = [pool.submit(measure, task, method, arguments) for task, method in FLOORS]
             for job in jobs:
                 job.result()
-    (ROOT / "docs" / "results.md").write_text(report(gather(arguments)))
-    sys.stderr.write(json.dumps({"written": "docs/results.md"}) + "\n")
+    cells = gather(arguments)
+    (ROOT / "docs" / "results.md").write_text(report(cells))
+    readme = (ROOT / "README.md").read_text()
+    before, _, rest = readme.partition(f"{MARKS[0]}\n")
+    _, _, after = rest.partition(MARKS[1])
+    (ROOT / "README.md").write_text(f"{before}{MARKS[0]}\n{summary(cells)}\n{MARKS[1]}{after}")
+    sys.stderr.write("written: docs/results.md, README.md\n")
 
 
 if __name__ == "__main__":
