@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
@@ -85,10 +86,14 @@ def threads() -> int:
 
 def peak_memory(device: str) -> int:
     """Tell the peak memory of this process in bytes: allocated on the GPU, or resident elsewhere."""
-    import torch
-
     if device == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure is no smaller than what the parent had when it started this process
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -66,23 +67,28 @@ def score(record: RunRecord) -> float:
     return record.scores["validation"][record.primary_metric]
 
 
+def counted(number: int) -> str:
+    """A number of parameters, short enough for a column."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
+
+
 def table(records: dict[tuple[str, str], RunRecord], costs: dict[str, dict[str, float]]) -> Table:
     """What every method scored, learned and cost."""
     tasks = list(dict.fromkeys(task for task, _ in records))
-    grid = Table(title="One seed: no verdict", title_style="bold", caption="scores on the validation split")
-    grid.add_column("method")
+    grid = Table(title="One seed: no verdict", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("method", no_wrap=True)
     for task in tasks:
         metric = next(record.primary_metric for (name, _), record in records.items() if name == task)
         grid.add_column(f"{task.removeprefix('pocket/')}\n{metric}", justify="right")
-    for heading in ("trainable", "without head", "s / step", "peak memory"):
-        grid.add_column(heading, justify="right")
+    for heading in ("trainable\nparameters", "without\nhead", "seconds\na step", "peak\nmemory"):
+        grid.add_column(heading, justify="right", no_wrap=True)
     for method in dict.fromkeys(method for _, method in records):
         first = records[tasks[0], method]
         grid.add_row(
             method,
             *(f"{score(records[task, method]):.1f}" for task in tasks),
-            f"{first.parameters.trainable:,}",
-            f"{first.parameters.trainable_without_head:,}",
+            counted(first.parameters.trainable),
+            counted(first.parameters.trainable_without_head),
             f"{costs[method]['seconds_per_step']:.3f}",
             f"{costs[method]['peak_memory_bytes'] / 2**20:,.0f} MiB",
         )
@@ -115,7 +121,8 @@ def main() -> int:
     file = arguments.out / "demo.png"
     picture(records, file)
     console.print(table(records, costs))
-    console.print(f"Training took {minutes:.1f} minutes. Picture: {file}. Runs: {arguments.out}/")
+    console.print(f"Scores are on the validation split. Training took {minutes:.1f} minutes.")
+    console.print(f"Picture: {file}. Runs: {arguments.out}/")
     console.print(
         "Next: your own data, `graft train --task.text text --task.label label --data FILE.csv --method lora`, "
         "or what there is, `graft methods`, `graft tasks`."

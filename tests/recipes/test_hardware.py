@@ -1,5 +1,8 @@
 """What a recipe leaves to the machine does not depend on how the program was launched."""
 
+import subprocess
+import sys
+
 import pytest
 
 from graft.errors import RecipeError
@@ -57,3 +60,12 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     hardware.check_device("cuda")
     with pytest.raises(RecipeError, match="device: mps is not available here; there is cpu and cuda"):
         hardware.check_device("mps")
+
+
+def test_the_peak_of_a_process_is_not_its_parents() -> None:
+    held = bytearray(400 << 20)  # touched, as zeros are written
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    assert hardware.peak_memory("cpu") > len(held)
+    code = "from graft.recipes.hardware import peak_memory; print(peak_memory('cpu'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200 << 20
