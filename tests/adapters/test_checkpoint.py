@@ -61,7 +61,7 @@ def test_an_alias_whose_files_were_changed_is_refused(tiny: Any, monkeypatch: py
     names = ("model.safetensors", "config.json")
     alias = Alias("org/tiny", "some-package", "folder", {name: sha256_file(path / name) for name in names})
     monkeypatch.setitem(MODELS, "tiny-bert", alias)
-    monkeypatch.setattr(module, "_embedded", lambda alias: path)
+    monkeypatch.setattr(module, "embedded", lambda alias: path)
     assert resolve(ModelConfig(name="tiny-bert")).source == "embedded"
     with (path / "model.safetensors").open("r+b") as stream:
         stream.seek(-1, 2)

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from graft.adapters import checkpoint
 from graft.adapters.checkpoint import Alias
 from graft.files import sha256_file
-from graft.recipes import doctor, hardware, inventory
+from graft.recipes import doctor, hardware
 from graft.recipes.doctor import Finding
 
 
@@ -80,7 +80,7 @@ def test_checkpoints_in_packages_are_verified(monkeypatch: pytest.MonkeyPatch, t
     bad = Alias("us/bad", "bad", "model", {"config.json": "0" * 64})
     away = Alias("us/away", "away", "model", {})
     monkeypatch.setattr(checkpoint, "MODELS", {"good": good, "bad": bad, "away": away})
-    monkeypatch.setattr(inventory, "installed", lambda alias: None if alias is away else tmp_path)
+    monkeypatch.setattr(checkpoint, "embedded", lambda alias: None if alias is away else tmp_path)
     found = {finding.name: finding for finding in doctor.checkpoints()}
     assert states(iter(found.values())) == {"good": "ok", "bad": "fails", "away": "note"}
     assert "SHA-256" in found["bad"].found

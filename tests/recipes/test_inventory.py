@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.adapters.checkpoint import MODELS, Alias
+from graft.adapters.checkpoint import MODELS, Alias, embedded
 from graft.adapters.families import FAMILIES
 from graft.adapters.methods import METHODS, Abilities
 from graft.eval.tasks import TASKS
@@ -90,16 +90,16 @@ def test_an_alias_says_whether_its_files_are_here(
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 3_000_000)
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\ntags: [x]\n---\n# A model\n")
     monkeypatch.setattr(inventory, "MODELS", {"here": here, "away": away})
-    monkeypatch.setattr(inventory, "installed", lambda alias: tmp_path if alias is here else None)
+    monkeypatch.setattr(inventory, "embedded", lambda alias: tmp_path if alias is here else None)
     text = printed("models", capsys)
     assert line_of(text, "here").split() == ["here", "3", "MB", "apache-2.0", "us/here", "yes"]
     assert line_of(text, "away").split() == ["away", "us/away", "no:", "pip", "install", "there-is-none"]
 
 
 def test_the_package_of_an_alias_is_found_without_importing_it() -> None:
-    assert inventory.installed(dataclasses.replace(MODELS["minilm"], distribution="there-is-none")) is None
-    assert inventory.installed(Alias("x", "pytest", "_pytest", {})).name == "_pytest"
-    assert inventory.installed(Alias("x", "pytest", "no_such_folder", {})) is None
+    assert embedded(dataclasses.replace(MODELS["minilm"], distribution="there-is-none")) is None
+    assert embedded(Alias("x", "pytest", "_pytest", {})).name == "_pytest"
+    assert embedded(Alias("x", "pytest", "no_such_folder", {})) is None
 
 
 @pytest.mark.parametrize("card", ["", "no front matter", "---\n[1\n---\n", "---\n- a\n---\n", "---\nname: x\n---\n"])
