@@ -136,6 +136,11 @@ class AttachedAdaLora:
         settings = self._settings()
         return bool(step >= settings.total_step - settings.tfinal)
 
+    def figures(self) -> dict[str, float]:
+        """The effective ranks: how many triplets have a diagonal entry that is not zero, in all and per layer."""
+        ranks = [int(matrix.count_nonzero()) for name, matrix in self._triplets() if ".lora_E" in name]
+        return {"total_rank": float(sum(ranks)), "mean_rank": sum(ranks) / len(ranks)}
+
     def state(self) -> dict[str, Any]:
         """Smoothed sensitivity and uncertainty of every weight, and the ranks allocated last."""
         allocator = self._tuner().rankallocator

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from graft.adapters.config import ModelConfig
+from graft.adapters.families import family_of
 from graft.errors import CheckpointError, nearest
 from graft.files import fingerprint, inside, sha256_file
+from graft.hub import OFFLINE, unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -190,10 +192,21 @@ def _checked(path: Path, name: str, revision: str | None, source: Source) -> Che
     """Refuse an incomplete folder and hash its content."""
     if not (path / CONFIG).is_file():
         raise CheckpointError(f"{path}: no {CONFIG}; name a folder that save_pretrained wrote")
+    _check_architecture(path)
     tokenizer = [path / name for name in TOKENIZER_FILES if (path / name).is_file()]
     index = [path / INDEX] if (path / INDEX).is_file() else []
     files = [path / CONFIG, *weight_files(path), *index, *tokenizer]
     return Checkpoint(path, name, revision, fingerprint({file.name: sha256_file(file) for file in files}), source)
+
+
+def _check_architecture(path: Path) -> None:
+    """Refuse an architecture that there is no row for, before anything of the checkpoint is loaded."""
+    try:
+        model_type = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path / CONFIG}: not a JSON object ({error}); fetch it again") from error
+    if model_type is not None:  # transformers finds out by other means, or says that it cannot
+        family_of(str(model_type), str(path))
 
 
 def embedded(alias: Alias) -> Path | None:
@@ -217,17 +230,32 @@ def _download(hub_id: str, revision: str | None) -> Path:
         raise CheckpointError(f"model.name: there is no folder {hub_id}; check the path")
     hint = nearest(hub_id, MODELS)
     at = f" at revision {revision!r}" if revision else ""
+    silent = unreachable()  # asked first, as the Hub's client would retry for a while before it says so
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=PATTERNS))
+        snapshot = snapshot_download(
+            hub_id, revision=revision, allow_patterns=PATTERNS, local_files_only=silent is not None
+        )
     except (HFValidationError, RepositoryNotFoundError) as error:
         known = ", ".join(sorted(MODELS))
         raise CheckpointError(
             f"model.name: {hub_id!r}{at} is no alias ({known}), no local folder and no Hub id{hint}"
         ) from error
     except LocalEntryNotFoundError as error:
+        advice = f"; name a folder or an alias such as minilm, or {'unset it' if silent == OFFLINE else 'go online'}"
         raise CheckpointError(
-            f"model.name: {hub_id!r}{at} is not in the local cache and the Hub cannot be reached"
-            f"{hint or '; name a local folder, an alias such as minilm, or go online'}"
+            f"model.name: {hub_id!r}{at} is no local folder and not in the Hub's cache, and "
+            f"{silent or 'the Hub cannot be reached'}{hint or advice}"
         ) from error
     except OSError as error:  # every other failure of the Hub's client: HTTP statuses, timeouts, a full disk
         raise CheckpointError(f"model.name: cannot fetch {hub_id!r}{at} ({error}){hint}") from error
+    return _with_weights(Path(snapshot), hub_id + at)
+
+
+def _with_weights(snapshot: Path, name: str) -> Path:
+    """Refuse a snapshot without the weights that may be fetched."""
+    if not ((snapshot / WEIGHTS).is_file() or (snapshot / INDEX).is_file()):
+        raise CheckpointError(
+            f"model.name: {name} brings no {WEIGHTS}, and pickled weights are not fetched, since they can run code "
+            "when read; name a revision or another checkpoint that has it"
+        )
+    return snapshot

@@ -88,6 +88,9 @@ class Attached(Protocol):
         Those that have not are neither kept as the best nor waited for by early stopping. The last step's have.
         """
 
+    def figures(self) -> dict[str, float]:
+        """What the run's record should tell of how the method ended, by name, such as the ranks that it chose."""
+
     def state(self) -> dict[str, Any]:
         """What an exact resume needs besides the weights: tensors, or values that JSON can hold."""
 
@@ -128,6 +131,10 @@ class Plain:
     def settled(self, step: int) -> bool:
         """Always."""
         return True
+
+    def figures(self) -> dict[str, float]:
+        """Nothing that the settings do not say."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """No state besides the weights."""

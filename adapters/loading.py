@@ -94,11 +94,14 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     if not checkpoint.has_tokenizer():
         raise CheckpointError(f"{checkpoint.path}: no tokenizer; put tokenizer.json there")
     with quiet():
+        known = _read_config(checkpoint)  # first: transformers reads it for the tokenizer too, and would blame that
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-            known = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-            raise CheckpointError(f"{checkpoint.path}: the tokenizer cannot be loaded ({error})") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{checkpoint.path}: the tokenizer cannot be loaded ({reason}); fetch its files again"
+            ) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:
@@ -154,10 +157,7 @@ def _config(
     checkpoint: Checkpoint, head: HeadKind, outputs: int, config: ModelConfig, label_names: Sequence[str] | None
 ) -> Any:
     """The config, with labels, dropout and a padding token filled in."""
-    try:
-        settings = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint.path}: config.json cannot be used ({error})") from error
+    settings = _read_config(checkpoint)
     family = family_of(settings.model_type, str(checkpoint.path))
     if head == "classification":
         names = list(label_names) if label_names else [f"LABEL_{index}" for index in range(outputs)]
@@ -174,6 +174,15 @@ def _config(
     if settings.pad_token_id is None:
         settings.pad_token_id = _pad_token(checkpoint, settings)
     return settings
+
+
+def _read_config(checkpoint: Checkpoint) -> Any:
+    """transformers' config of a checkpoint."""
+    try:
+        return AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers validates each field with errors of its own
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{checkpoint.path}: config.json cannot be used ({reason}); fetch it again") from error
 
 
 def _pad_token(checkpoint: Checkpoint, settings: Any) -> int:

@@ -1,4 +1,4 @@
-"""The table of methods. A new method is one file and one entry here."""
+"""The table of methods. A new method is one file and one row here; README.md shows one whole."""
 
 from typing import TYPE_CHECKING, Annotated, Union
 
@@ -17,7 +17,17 @@ from graft.adapters.probe import PROBE
 
 __all__ = ["METHODS", "Abilities", "AttachContext", "Attached", "Method", "MethodConfig", "Plain"]
 
-METHODS: dict[str, Method] = {row.name: row for row in (FULL, PROBE, BITFIT, LORA, ADALORA, BOTTLENECK, IA3, PREFIX)}
+_ROWS = (
+    FULL,
+    PROBE,
+    BITFIT,
+    LORA,
+    ADALORA,
+    BOTTLENECK,
+    IA3,
+    PREFIX,
+)
+METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 
 # The settings of any method, told apart by `name`. Type checkers see the base class, since the union is made of the
 # table's rows when the program runs.

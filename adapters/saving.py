@@ -164,6 +164,16 @@ def load_adapter(folder: Path, model: AdaptedModel, attached: Attached) -> None:
             target.copy_(value)
 
 
+def saved_checkpoint(folder: Path) -> tuple[str, str | None]:
+    """What a folder's weights were learned on: a Hub id, or the path of a local folder, and the revision.
+
+    Raises:
+        CheckpointError: The folder is no whole one.
+    """
+    checkpoint = _card(folder)["checkpoint"]
+    return str(checkpoint["name"]), checkpoint["revision"]
+
+
 def _tensors(model: AdaptedModel) -> dict[str, Tensor]:
     """Parameters (each tied one once, under its first name) and persistent buffers, sharing the model's memory."""
     first_names = {name for name, _ in model.named_parameters()}

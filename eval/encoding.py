@@ -197,7 +197,8 @@ def encode_blocks(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: 
 def _pad_token(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
     """The padding token, once the length is known to be one that the checkpoint takes."""
     if max_length > tokenizer.model_max_length:
-        raise RecipeError(f"task.max_length: {max_length} tokens; the checkpoint takes {tokenizer.model_max_length}")
+        most = tokenizer.model_max_length
+        raise RecipeError(f"task.max_length: {max_length} tokens; the checkpoint takes {most}: set it to that or less")
     pad: Any = tokenizer.pad_token_id
     if pad is None:
         raise CheckpointError(f"{tokenizer.name_or_path}: the tokenizer has no padding token; set its pad_token")

@@ -1,6 +1,7 @@
 """Metrics: GLUE's official ones, and loss and perplexity of a language model, as rows of a table.
 
-Accuracy, F1 and correlations are in percent points, as GLUE's tables print them; loss is in nats per unit.
+Accuracy, F1 and correlations are in percent points, as GLUE's tables print them; loss is in nats per unit. scipy and
+scikit-learn take a second to import, so only what computes with them does so.
 """
 
 import math
@@ -11,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 from graft.eval.config import KindName
 
@@ -51,28 +50,38 @@ def goodness(scores: Mapping[str, float]) -> float:
 
 def accuracy(predictions: Array, labels: Array) -> float:
     """Fraction of predictions that equal their label."""
-    return float(sklearn_metrics.accuracy_score(labels, predictions))
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predictions))
 
 
 def f1(predictions: Array, labels: Array) -> float:
     """F1 of class 1; 0 where nothing is predicted or labelled 1, as GLUE scores it."""
-    return float(sklearn_metrics.f1_score(labels, predictions, pos_label=1, average="binary", zero_division=0.0))
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, pos_label=1, average="binary", zero_division=0.0))
 
 
 def macro_f1(predictions: Array, labels: Array) -> float:
     """Mean of the classes' F1, each class counting alike."""
-    return float(sklearn_metrics.f1_score(labels, predictions, average="macro", zero_division=0.0))
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 def matthews(predictions: Array, labels: Array) -> float:
     """Matthews correlation; 0 where one class only is predicted."""
+    from sklearn.metrics import matthews_corrcoef
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A single label was found", UserWarning)
-        return float(sklearn_metrics.matthews_corrcoef(labels, predictions))
+        return float(matthews_corrcoef(labels, predictions))
 
 
 def _correlation(statistic: Callable[[Array, Array], Any], predictions: Array, labels: Array) -> float:
     """A correlation that is 0 where it is undefined: a constant prediction explains nothing."""
+    from scipy import stats
+
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
@@ -84,12 +93,16 @@ def _correlation(statistic: Callable[[Array, Array], Any], predictions: Array, l
 
 def pearson(predictions: Array, labels: Array) -> float:
     """Pearson correlation; 0 for constant predictions."""
-    return _correlation(stats.pearsonr, predictions, labels)
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, predictions, labels)
 
 
 def spearman(predictions: Array, labels: Array) -> float:
     """Spearman rank correlation; 0 for constant predictions."""
-    return _correlation(stats.spearmanr, predictions, labels)
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, predictions, labels)
 
 
 def token_loss(log_likelihoods: Array, tokens: Array) -> float:

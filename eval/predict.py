@@ -26,11 +26,13 @@ class Predictions:
         ids: int64 (rows,): examples' ids, or block numbers of a language model.
         labels: int64 or float32 (rows,); none for a language model.
         scores: float32 (rows, k): logits, a score, or summed log-likelihood and tokens.
+        units: int64 (rows,): which unit of its example a row is about; none where each row is a whole example.
     """
 
     ids: NDArray[np.int64]
     labels: Labels | None
     scores: NDArray[np.float32]
+    units: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -1,7 +1,6 @@
 """Run folders: the record, the predictions and the texts they are about. Evaluation reads nothing else."""
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from graft.errors import RunError
 from graft.eval.config import KindName
+from graft.eval.diagnostics import calibration_error, confusion
 from graft.eval.kinds import KINDS
+from graft.eval.pages import read_page
 from graft.eval.predict import Predictions
 from graft.eval.resolution import TaskData
 from graft.files import write_atomically, write_json
@@ -51,6 +52,16 @@ class Evaluation(_Section):
 
     scores: dict[str, dict[str, float]]
     """Metrics by split."""
+
+
+class Diagnostics(_Section):
+    """What a classifier's scores of a split say beyond its metrics."""
+
+    confusion: tuple[tuple[int, ...], ...]
+    """Examples by class: a row for each true class, a column for each predicted one, in the order of `label_names`."""
+
+    calibration_error: float | None
+    """Expected calibration error in percent points, over 15 bins; none where a score is not finite."""
 
 
 class DataRecord(_Section):
@@ -99,8 +110,14 @@ class RunRecord(_Section):
     primary_metric: str
     """The metric that selects."""
 
+    diagnostics: dict[str, Diagnostics] = {}
+    """By split: what classes are taken for which, and calibration; empty for a task without classes."""
+
     parameters: Parameters
     """How much learns."""
+
+    method_figures: dict[str, float] = {}
+    """What the method itself has to tell of how it ended, such as the ranks that AdaLoRA allocated."""
 
     train_seconds: float
     """Wall-clock time of the training steps, without evaluation."""
@@ -192,27 +209,37 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         RunError: There is none, it is damaged, or a newer graft wrote it.
     """
-    path = folder / RECORD
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        reason = "the run did not finish; resume it" if folder.is_dir() else "no such run folder"
-        raise RunError(f"{path}: not there: {reason}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({error}); {_AGAIN}") from error
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise RunError(f"{path}: of a newer graft (schema {schema}, and this one reads up to {SCHEMA}); upgrade graft")
-    try:
-        return RunRecord.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise RunError(f"{path}: not a run record: {where}: {first['msg']}; {_AGAIN}") from error
+    absent = "the run did not finish; resume it" if folder.is_dir() else "no such run folder"
+    return read_page(folder / RECORD, RunRecord, SCHEMA, what="a run record", absent=absent, again=_AGAIN)
+
+
+def diagnose(data: DataRecord, predictions: Mapping[str, Predictions]) -> dict[str, Diagnostics]:
+    """Work out the diagnostics of a classifier's predictions.
+
+    Args:
+        data: What the examples were.
+        predictions: By split.
+
+    Returns:
+        By split; nothing for a task without classes, or for splits without labels.
+    """
+    if data.kind != "classification":
+        return {}
+    found = {}
+    for name, part in predictions.items():
+        if part.labels is not None:
+            labels = part.labels.astype(np.int64)
+            counts = confusion(part.scores, labels).tolist()
+            error = calibration_error(part.scores, labels)
+            found[name] = Diagnostics(confusion=counts, calibration_error=error)
+    return found
 
 
 def write_predictions(folder: Path, predictions: Mapping[str, Predictions]) -> None:
-    """Write `predictions.parquet`: a row per example and split, with columns split, id, label and scores.
+    """Write `predictions.parquet`: a row per unit, with columns split, id, unit, label and scores.
+
+    A row is told by its split, its example's id and the unit of that example: its tokens or choices, where a kind
+    scores them one by one, and else 0.
 
     Args:
         folder: The run folder.
@@ -226,6 +253,7 @@ def write_predictions(folder: Path, predictions: Mapping[str, Predictions]) -> N
             {
                 "split": pa.array([name] * len(part), pa.string()),
                 "id": pa.array(part.ids, pa.int64()),
+                "unit": pa.array([0] * len(part) if part.units is None else part.units, pa.int64()),
                 "label": pa.nulls(len(part), pa.float64())
                 if part.labels is None
                 else pa.array(part.labels.astype(np.float64), pa.float64()),
@@ -244,7 +272,8 @@ def read_predictions(folder: Path) -> dict[str, Predictions]:
         folder: The run folder.
 
     Returns:
-        By split, in the order of their rows; labels are float64, or none where there were none.
+        By split, in the order of their rows; labels are float64, or none where there were none. Units are none in
+        files from before there were any.
 
     Raises:
         RunError: There are none, or the file is damaged.
@@ -257,10 +286,12 @@ def read_predictions(folder: Path) -> dict[str, Predictions]:
         for name in dict.fromkeys(names.tolist()):
             part = table.filter(pa.array(names == name))
             labels = part.column("label")
+            units = np.array(part.column("unit").to_pylist(), dtype=np.int64) if "unit" in part.column_names else None
             out[str(name)] = Predictions(
                 np.array(part.column("id").to_pylist(), dtype=np.int64),
                 None if labels.null_count else np.array(labels.to_pylist(), dtype=np.float64),
                 np.array(part.column("scores").to_pylist(), dtype=np.float32),
+                units,
             )
     except (FileNotFoundError, NotADirectoryError) as error:
         reason = "the run did not finish; resume it" if folder.is_dir() else "no such run folder"

@@ -1,17 +1,14 @@
 """Finding a task's splits: a folder, a file, a saved `datasets` folder, or the Hub."""
 
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from huggingface_hub import constants
 
 from graft.errors import DataError
 from graft.eval.formats import SUFFIXES, Table, TsvLayout, from_dataset, is_saved, read_saved, read_table
 from graft.eval.wording import listed
+from graft.hub import OFFLINE, unreachable
 
 # What files of a split are called in the wild; GLUE's own say dev.
 _STEMS: dict[str, tuple[str, ...]] = {
@@ -83,10 +80,10 @@ def read_hub(repository: str, config: str | None, validations: Sequence[str]) ->
 
     name = f"{repository} ({config})" if config else repository
     instead = "give --data FOLDER with train and validation files instead"
-    if not _reachable():
+    reason = unreachable()  # asked first, as `load_dataset` would retry for half a minute before it says so
+    if reason not in (None, OFFLINE):
         raise DataError(
-            f"Hub dataset {name}: {constants.ENDPOINT} cannot be reached; {instead}, or set HF_HUB_OFFLINE=1 to use "
-            "a copy that was downloaded before"
+            f"Hub dataset {name}: {reason}; {instead}, or set HF_HUB_OFFLINE=1 to use a copy that was downloaded before"
         )
     try:
         return {
@@ -95,21 +92,6 @@ def read_hub(repository: str, config: str | None, validations: Sequence[str]) ->
         }
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"Hub dataset {name}: {error}; {instead}") from error
-
-
-def _reachable() -> bool:
-    """Whether the Hub answers, or need not: `load_dataset` would retry for half a minute before it says so."""
-    if constants.HF_HUB_OFFLINE:
-        return True
-    try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=5):  # noqa: S310  (the Hub client's own address)
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answers
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # it answers; the client may know its certificate
-    except OSError:
-        return False
 
 
 def _task_folder(path: Path, task: str) -> Path:

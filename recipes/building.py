@@ -1,5 +1,6 @@
 """From a recipe to a run that can take its first step."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,25 +8,25 @@ from dataclasses import dataclass
 import torch
 
 from graft.adapters.checkpoint import Checkpoint
-from graft.adapters.checkpoint import resolve as resolve_checkpoint
-from graft.adapters.loading import load_model, load_tokenizer
+from graft.adapters.loading import load_model
 from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.model import AdaptedModel
 from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS, Kind
 from graft.eval.resolution import TaskData
-from graft.eval.resolution import resolve as resolve_task
-from graft.files import fingerprint
 from graft.recipes.attention import register
 from graft.recipes.batching import epoch_plan, micro_batches
 from graft.recipes.dropout import DropoutStream, install
 from graft.recipes.objective import Objective, Term, TermSetup, check_names
 from graft.recipes.optimisation import learners, make_optimizer
-from graft.recipes.recipe import Recipe, digest, resolved
+from graft.recipes.recipe import Recipe, resolved
 from graft.recipes.reference import Snapshot
 from graft.recipes.state import RunState
+from graft.recipes.stock import Stock
 from graft.recipes.streams import stream
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,37 @@ class Materials:
     digest: str
 
 
-def gather(recipe: Recipe, *, terms: Sequence[Term] = (), processes: int = 1) -> Materials:
+def gather(recipe: Recipe, *, terms: Sequence[Term] = (), processes: int = 1, stock: Stock | None = None) -> Materials:
     """Find and read what a recipe names, and tell the digest of the run.
 
     Args:
         recipe: As the user gave it.
         terms: Terms that no recipe names, handed over as objects.
         processes: Over how many the run is spread; like threads, it changes the last bits of a gradient.
+        stock: What earlier runs have read; none to read everything.
 
     Raises:
         GraftError: Something the recipe names is missing or wrong.
     """
-    recipe = resolved(recipe)
-    data = resolve_task(recipe.task)
-    kind = KINDS[data.task.kind]
-    checkpoint = resolve_checkpoint(recipe.model)
-    tokenizer = load_tokenizer(checkpoint)
-    encoded = {
-        name: kind.encode(split, tokenizer, recipe.task.max_length) for name, split in data.splits.items() if len(split)
-    }
-    name = digest(
-        recipe,
-        data_fingerprint=data.fingerprint,
-        checkpoint_digest=checkpoint.digest,
-        versions={
-            f"task.{data.task.name}": data.task.version,
-            f"method.{recipe.method.name}": METHODS[recipe.method.name].version,
-        },
+    recipe, stock = resolved(recipe), stock or Stock()
+    data = stock.data(recipe.task)
+    return Materials(
+        recipe=recipe,
+        data=data,
+        checkpoint=stock.checkpoint(recipe.model),
+        kind=KINDS[data.task.kind],
+        encoded=stock.encoded(recipe.task, recipe.model),
+        digest=stock.name(recipe, terms=terms, processes=processes),
     )
-    if terms or processes > 1:
-        name = fingerprint({"run": name, "terms": [term.identity() for term in terms], "processes": processes})
-    return Materials(recipe, data, checkpoint, kind, encoded, name)
+
+
+def warn_of_cuts(materials: Materials) -> None:
+    """Tell how many examples lose text to the maximum length, where some do."""
+    cut = {name: encoded.truncated for name, encoded in materials.encoded.items() if encoded.truncated}
+    if cut:
+        counts = ", ".join(f"{count:,} of {len(materials.encoded[name]):,} in {name}" for name, count in cut.items())
+        limit = materials.recipe.task.max_length
+        log.warning("task.max_length: examples of more than %d tokens are cut (%s)", limit, counts)
 
 
 def build_model(materials: Materials) -> AdaptedModel:
@@ -119,8 +120,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     _check_fit(materials, model)
     snapshot = None
     if any(term.wants_reference for term in all_terms):
-        named = dict(model.named_parameters())
-        snapshot = Snapshot(model.backbone, [named[name] for name in model.fresh])
+        snapshot = Snapshot(model)
     method = METHODS[recipe.method.name]
     context = AttachContext(
         seed=stream(recipe.seed, "attach"), total_steps=total_steps, checkpoint=materials.checkpoint
@@ -132,7 +132,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
         model.body.activation_checkpointing_enable({"use_reentrant": False})
     draws = DropoutStream(recipe.seed)
     install(model, draws)
-    objective = _objective(all_terms, model, attached.learning, snapshot, recipe.seed, total_steps)
+    objective = _objective(all_terms, model, attached.learning, snapshot, materials, total_steps)
     found = learners(model, attached, objective.modules.to(device))
     return RunState(
         recipe=recipe,
@@ -184,17 +184,17 @@ def _objective(
     model: AdaptedModel,
     learning: Sequence[str],
     snapshot: Snapshot | None,
-    seed: int,
+    materials: Materials,
     total_steps: int,
 ) -> Objective:
-    named = dict(model.named_parameters())
-    reference = None if snapshot is None else snapshot.reference([named[name] for name in learning])
+    reference = None if snapshot is None else snapshot.reference(model, learning)
+    labels, names = materials.encoded["train"].labels, materials.data.label_names
     modules = torch.nn.ModuleDict()
     for term in terms:
-        own_seed = stream(seed, "term", term.name)
+        own_seed = stream(materials.recipe.seed, "term", term.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own_seed)
-            module = term.setup(TermSetup(model, reference, own_seed, total_steps))
+            module = term.setup(TermSetup(model, reference, own_seed, total_steps, labels, names))
         if module is not None:
             modules[term.name] = module
     return Objective(tuple(terms), modules, reference)

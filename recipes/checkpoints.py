@@ -7,7 +7,7 @@ The base model is not in them: it is the checkpoint that the recipe names. Every
 import json
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,23 @@ log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 _SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The numbers of a checkpoint, as `state.json` holds them; see `RunState` for what they mean."""
+
+    schema: int
+    digest: str
+    step: int
+    losses: list[float]
+    evaluations: list[dict[str, Any]]
+    best_step: int | None
+    examples_seen: int
+    seconds: float
+    tokens: int
+    stopped: bool
+    method: dict[str, Any]
 
 
 def newest(folder: Path) -> Path | None:
@@ -55,22 +72,20 @@ def save(folder: Path, state: RunState, digest: str) -> Path:
         save_file(_owned(tensors), temporary / "rest.safetensors")
         if state.best is not None:
             save_file(_owned(state.best), temporary / "best.safetensors")
-        write_json(
-            temporary / "state.json",
-            {
-                "schema": _SCHEMA,
-                "digest": digest,
-                "step": state.step,
-                "losses": state.losses,
-                "evaluations": [asdict(evaluation) for evaluation in state.evaluations],
-                "best_step": state.best_step,
-                "examples_seen": state.examples_seen,
-                "seconds": state.seconds,
-                "tokens": state.tokens,
-                "stopped": state.stopped,
-                "method": method_numbers,
-            },
+        page = _Page(
+            schema=_SCHEMA,
+            digest=digest,
+            step=state.step,
+            losses=state.losses,
+            evaluations=[asdict(evaluation) for evaluation in state.evaluations],
+            best_step=state.best_step,
+            examples_seen=state.examples_seen,
+            seconds=state.seconds,
+            tokens=state.tokens,
+            stopped=state.stopped,
+            method=method_numbers,
         )
+        write_json(temporary / "state.json", asdict(page))
     for older in (folder / FOLDER).glob("step-*"):
         if older != path:
             shutil.rmtree(older, ignore_errors=True)
@@ -89,26 +104,29 @@ def restore(path: Path, state: RunState, digest: str) -> None:
         RunError: The checkpoint is damaged or of another run.
     """
     try:
-        page = json.loads((path / "state.json").read_text())
+        page = _Page(**json.loads((path / "state.json").read_text()))
+        evaluations = [Evaluation(**evaluation) for evaluation in page.evaluations]
         learned = load_file(path / "learned.safetensors")
         moments = load_file(path / "optimizer.safetensors")
         rest = load_file(path / "rest.safetensors")
-        best = load_file(path / "best.safetensors") if page["best_step"] is not None else None
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise RunError(f"{path}: the checkpoint is damaged ({error}); delete the run folder and train again") from error
-    if page["schema"] != _SCHEMA or page["digest"] != digest:
+        best = load_file(path / "best.safetensors") if page.best_step is not None else None
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise RunError(f"{path}: the checkpoint is damaged ({error}); delete it and train again") from error
+    if page.schema != _SCHEMA or page.digest != digest:
         raise RunError(f"{path}: the checkpoint belongs to another run; choose another --out or delete it")
+    shapes = {learner.name: learner.weight.shape for learner in state.learners}
+    if any({name: weight.shape for name, weight in kept.items()} != shapes for kept in (learned, best or learned)):
+        raise RunError(f"{path}: the checkpoint is damaged (it lacks weights); delete it and train again")
     state.load_learned(learned)
     load_optimizer_state(state.optimizer, state.learners, moments)
-    method = page["method"] | {k.removeprefix("method/"): v for k, v in rest.items() if k.startswith("method/")}
+    method = page.method | {k.removeprefix("method/"): v for k, v in rest.items() if k.startswith("method/")}
     state.attached.load_state(method)
     for term in state.objective.terms:
         prefix = f"{term.name}/"
         term.load_state({k.removeprefix(prefix): v for k, v in rest.items() if k.startswith(prefix)})
-    state.best, state.best_step = best, page["best_step"]
-    state.step, state.losses, state.tokens = page["step"], page["losses"], page["tokens"]
-    state.evaluations = [Evaluation(**evaluation) for evaluation in page["evaluations"]]
-    state.examples_seen, state.seconds, state.stopped = page["examples_seen"], page["seconds"], page["stopped"]
+    state.best, state.best_step = best, page.best_step
+    state.step, state.losses, state.tokens, state.evaluations = page.step, page.losses, page.tokens, evaluations
+    state.examples_seen, state.seconds, state.stopped = page.examples_seen, page.seconds, page.stopped
     log.info("going on from step %d (%s)", state.step, path)
 
 

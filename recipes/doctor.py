@@ -12,14 +12,12 @@ import platform
 import shutil
 import sys
 import textwrap
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from graft.hub import silence
 from graft.recipes import launch
 
 State = Literal["ok", "note", "fails"]
@@ -200,34 +198,12 @@ def hub() -> Iterator[Finding]:
     if constants.HF_HUB_OFFLINE:
         yield Finding("hub", "Hugging Face Hub", "note", f"not asked, as HF_HUB_OFFLINE is set: {local}")
         return
-    problem = _problem(constants.ENDPOINT)
+    problem = silence(constants.ENDPOINT, _PATIENCE)
     if problem is None:
         yield Finding("hub", "Hugging Face Hub", "ok", f"{constants.ENDPOINT} answers")
         return
     found = f"{constants.ENDPOINT} cannot be reached ({problem}): {local}"
     yield Finding("hub", "Hugging Face Hub", "note", found, "set HF_HUB_OFFLINE=1, so that nothing waits for it")
-
-
-def _problem(address: str) -> str | None:
-    """Why an address does not answer; none if it does.
-
-    In a thread of its own: looking up a name knows no time limit, and may take a minute where there is no network.
-    """
-    problems: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(address, timeout=_PATIENCE):  # noqa: S310 (the Hub client's own address)
-                problems.append(None)
-        except urllib.error.HTTPError:  # it answers
-            problems.append(None)
-        except OSError as error:
-            problems.append(str(getattr(error, "reason", error)))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_PATIENCE)
-    return problems[0] if problems else f"no answer within {_PATIENCE:g} seconds"
 
 
 def optional() -> Iterator[Finding]:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
-from graft.adapters.checkpoint import MODELS
 from graft.errors import RecipeError, nearest
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe, from_mapping, read_yaml
@@ -51,26 +51,26 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Suggestion:
-    """One way to go on with a command line.
-
-    Attributes:
-        text: The flag or the value; empty where files are meant.
-        help: What it is for.
-        kind: `file` and `dir` leave it to the shell to complete paths.
-    """
-
-    text: str
-    help: str = ""
-    kind: Literal["plain", "file", "dir"] = "plain"
-
-
-@dataclass(frozen=True)
 class Command:
     """What a command line asks for."""
 
     recipe: Recipe
     options: RunOptions
+
+
+@dataclass(frozen=True)
+class Given:
+    """What stands on a command line.
+
+    Attributes:
+        file: The recipe file that it names.
+        overrides: Nested keys and values of what is done, in short or full form.
+        options: Values by field of how it is carried out.
+    """
+
+    file: Path | None
+    overrides: dict[str, Any]
+    options: dict[str, Any]
 
 
 def parse(
@@ -95,10 +95,43 @@ def parse(
         RecipeError: A flag is unknown, or a value is refused.
         SystemExit: After `--help`.
     """
-    flags, options = _recipe_flags(), _option_flags()
+    given = read(argv, program, recipe_flags(), options_of(RunOptions), purpose=purpose, example=example)
+    file = given.file
+    recipe = merge(_named(merge(defaults or {}, read_yaml(file) if file else {})), given.overrides)
+    try:
+        return Command(from_mapping(recipe), RunOptions.model_validate(given.options))
+    except ValidationError as error:
+        raise RecipeError(explain(error, RunOptions)) from None
+    except RecipeError as error:
+        where = f"{file}, with the flags: " if given.overrides else f"{file}: "
+        raise RecipeError(f"{where if file else ''}{error}") from None
+
+
+def read(
+    argv: Sequence[str],
+    program: str,
+    flags: Mapping[str, Flag],
+    options: Mapping[str, Flag],
+    *,
+    purpose: str,
+    example: str,
+) -> Given:
+    """Read a command line, as far as flags alone tell what its values are.
+
+    Args:
+        argv: Arguments, without the program's name.
+        program: What the user typed to get here, for `--help`.
+        flags: Flags of what is done, by name.
+        options: Flags of how it is carried out, by name.
+        purpose: What the program does, for `--help`.
+        example: Flags that work, for the end of `--help`.
+
+    Raises:
+        RecipeError: A flag is unknown or empty.
+        SystemExit: After `--help`.
+    """
     given = _read(argv, _parser(program, purpose, example, flags, options), {*flags, *options})
     file = given.pop("recipe", None)
-    recipe = merge(defaults or {}, read_yaml(Path(file)) if file else {})
     chosen: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for name, text in given.items():
@@ -106,65 +139,17 @@ def parse(
             chosen[options[name].path] = _value(text, options[name])
         else:
             overrides = merge(overrides, _nested(flags[name].path, _value(text, flags[name])))
-    recipe = _named(merge(recipe, overrides), overrides)
-    try:
-        return Command(from_mapping(recipe), RunOptions.model_validate(chosen))
-    except ValidationError as error:
-        raise RecipeError(explain(error, RunOptions)) from None
-    except RecipeError as error:
-        where = f"{file}, with the flags: " if overrides else f"{file}: "
-        raise RecipeError(f"{where if file else ''}{error}") from None
+    return Given(Path(file) if file else None, overrides, chosen)
 
 
-def _named(recipe: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Let flags leave out a name that is the default: `--method.r 16` alone is a setting of the default method."""
+def _named(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Say the default names that a recipe left unsaid, so that a flag which names another drops their settings."""
     filled = dict(recipe)
-    for key in overrides:
-        if len(_sections(Recipe, key)) > 1 and isinstance(recipe[key], Mapping):
+    for key, value in recipe.items():
+        if len(_sections(Recipe, key)) > 1 and isinstance(value, Mapping):
             default = Recipe.model_fields[key].get_default(call_default_factory=True)
-            filled[key] = {"name": default.name, **recipe[key]}
+            filled[key] = {"name": default.name, **value}
     return filled
-
-
-def complete(given: Sequence[str], incomplete: str) -> list[Suggestion]:
-    """Suggest how a command line of a training command may go on, for the shell.
-
-    Args:
-        given: The arguments before the one that is being typed.
-        incomplete: The beginning of that one; may be empty.
-
-    Returns:
-        Values, after a flag that takes one; else flags.
-    """
-    flags = _recipe_flags() | _option_flags()
-    words = [word for word in given if word != "="]  # some shells make a word of the sign in `--method=lora`
-    last = words[-1].removeprefix("--") if words and words[-1].startswith("--") else None
-    if last == "recipe":
-        return [Suggestion("", kind="file")]
-    if last in flags and not flags[last].switch and not incomplete.startswith("--"):
-        found = _values(flags[last])
-    else:
-        found = [Suggestion("--recipe", "A recipe in YAML."), Suggestion("--help", "All flags.")]
-        found += [Suggestion(f"--{name}", flag.help) for name, flag in flags.items() if flag.help]
-    return [suggestion for suggestion in found if suggestion.text.startswith(incomplete) or suggestion.kind != "plain"]
-
-
-def _values(flag: Flag) -> list[Suggestion]:
-    """List the values of a flag, as far as a table has them."""
-    if flag.choices:
-        return [Suggestion(choice) for choice in flag.choices]
-    match flag.path:
-        case "out":
-            return [Suggestion("", kind="dir")]
-        case "task.data":
-            return [Suggestion("", kind="file")]
-        case "task" | "task.name":
-            from graft.eval.tasks import TASKS  # reads arrays and metrics, so only when a task is asked for
-
-            return [Suggestion(name, row.kind) for name, row in TASKS.items()]
-        case "model" | "model.name":
-            return [*(Suggestion(name, row.hub_id) for name, row in MODELS.items()), Suggestion("", kind="dir")]
-    return []
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,13 +206,20 @@ def _value(text: str, flag: Flag) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()] if flag.many else text
 
 
-def _recipe_flags() -> dict[str, Flag]:
-    flags = {flag.path: flag for flag in _flags(Recipe, "")}
+def recipe_flags() -> dict[str, Flag]:
+    """Flags for the fields of a recipe, by name."""
+    flags = flags_of(Recipe)
     return flags | {short: replace(flags[path], help=f"Short for --{path}.") for short, path in _SHORT.items()}
 
 
-def _option_flags() -> dict[str, Flag]:
-    return {flag.path.replace("_", "-"): flag for flag in _flags(RunOptions, "")}
+def flags_of(model: type[BaseModel]) -> dict[str, Flag]:
+    """Flags for the fields of a model, by dotted path."""
+    return {flag.path: flag for flag in _flags(model, "")}
+
+
+def options_of(model: type[BaseModel]) -> dict[str, Flag]:
+    """Flags for the fields of a model without sections, by name, written with dashes."""
+    return {path.replace("_", "-"): flag for path, flag in flags_of(model).items()}
 
 
 def _flags(model: type[BaseModel], prefix: str) -> Iterator[Flag]:
@@ -243,7 +235,7 @@ def _flags(model: type[BaseModel], prefix: str) -> Iterator[Flag]:
             yield Flag(path, f"{description} Default: {default.name}.", value, choices=tuple(tags))
             yield Flag(f"{path}.name", "", choices=tuple(tags))  # the long form of the flag above
         elif not sections:
-            shown = "" if default is None or default == () else f" Default: {_shown(default)}."
+            shown = "" if default in (None, (), {}, PydanticUndefined) else f" Default: {_shown(default)}."
             many, switch = _is_list(field.annotation), isinstance(default, bool)
             choices = _choices(field.annotation)
             yield Flag(path, description + shown, _placeholder(field.annotation), many, switch, choices)

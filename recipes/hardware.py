@@ -1,8 +1,9 @@
-"""What the machine offers, where a recipe leaves it open: device, arithmetic and threads."""
+"""What the machine offers, where a recipe leaves it open: device, arithmetic and threads; and how much memory."""
 
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +97,55 @@ def peak_memory(device: str) -> int:
         return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(control: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
+    """Tell how many bytes of main memory this process may still take, for the machine's sake and its container's.
+
+    A container is killed at its own limit, however much the machine has left. Limits of all control groups that the
+    process is in count. File pages that nobody uses just now are given back before anyone is killed, so they are free.
+
+    Args:
+        control: Where the control groups are mounted, version 2 or 1.
+        process: The page that names this process's groups.
+    """
+    return min([int(psutil.virtual_memory().available), *_left_in_groups(control, process)])
+
+
+def _left_in_groups(control: Path, process: Path) -> Iterator[int]:
+    """Bytes left in each control group with a limit that the process is in, the innermost first."""
+    try:
+        groups = [line.split(":", 2) for line in process.read_text().splitlines()]
+    except OSError:  # no Linux
+        return
+    for _, controllers, path in groups:
+        if controllers == "":
+            root, names = control, ("memory.max", "memory.current", "inactive_file ")
+        elif "memory" in controllers.split(","):
+            root, names = control / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        else:
+            continue
+        inner = root / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            left = _left(folder, *names)
+            if left is not None:
+                yield left
+            if folder == root:
+                break
+
+
+def _left(folder: Path, limit: str, used: str, unused_files: str) -> int | None:
+    """Bytes left in one control group; none where it sets no limit or, seen from within a container, is not there."""
+    try:
+        most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+    except OSError:
+        return None
+    if most == "max":
+        return None
+    statistics = folder / "memory.stat"
+    lines = statistics.read_text().splitlines() if statistics.exists() else []
+    files = next((int(line.split()[1]) for line in lines if line.startswith(unused_files)), 0)
+    return max(0, int(most) - taken + files)
 
 
 def accelerator(name: str, **settings: Any) -> "Accelerator":

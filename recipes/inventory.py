@@ -24,6 +24,8 @@ from graft.recipes import launch
 
 Row = dict[str, Any]
 
+_SPELT = str.maketrans({"\N{MINUS SIGN}": "-", "\N{HORIZONTAL ELLIPSIS}": "...", "±": "+/-"})
+
 
 def main(what: Literal["methods", "tasks", "models"], *, as_json: bool) -> int:
     """Print a table of what there is.
@@ -95,7 +97,8 @@ def models() -> dict[str, list[Row]]:
 
 def print_json(value: Any) -> None:
     """Print a value for programs, indented."""
-    write_out(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    plain = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    write_out(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, note: str = "") -> None:
@@ -121,7 +124,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, note: 
 
 
 def write_out(text: str) -> None:
-    """Write to stdout; a reader that has seen enough and left, as `head` does, is no mistake."""
+    """Write to stdout; a reader that has seen enough and left, as `head` does, is no mistake.
+
+    Signs that the terminal's encoding has not, as of numbers and intervals, are spelt in ASCII.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_SPELT).encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from graft.adapters.model import AdaptedModel, Outputs
 from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import Kind
+from graft.eval.splits import Labels
 from graft.recipes.reference import FrozenReference
 
 
@@ -46,12 +47,16 @@ class TermSetup:
         reference: The frozen reference, if the term asked for one.
         seed: A seed of the term's own, for its modules.
         total_steps: Optimiser steps of the whole run.
+        labels: Of the training examples, (N,): int64 class numbers or float32 scores; none for plain text.
+        label_names: The classes in the order of their numbers; empty where the task has none.
     """
 
     model: AdaptedModel
     reference: FrozenReference | None
     seed: int
     total_steps: int
+    labels: Labels | None = None
+    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ class RunOptions(BaseModel):
     """Folder that holds the run folders."""
     resume: bool = False
     """Go on from the newest checkpoint of this recipe, where there is one."""
+    wait: bool = False
+    """Where another process is training this very run, wait for it and take its result, instead of refusing."""
     kind: Literal["trial", "final"] = "final"
     """A trial scores the holdout only; a final run scores the validation splits too, once."""
     measure_cost: bool = False

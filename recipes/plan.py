@@ -1,9 +1,9 @@
 """What a run will take, before it is made: parameters, memory by kind, steps, minutes, disk.
 
-Memory is computed before it is used: weights, gradients, moments and copies are counted, and what the backward pass
-needs is listed by autograd for one and for two examples of the largest micro-batch's length, from which the whole batch
-follows, as it grows by the same amount with every example. Where that fits, the largest step is taken, which tells
-what the allocator and passing tensors add, and a few others, which tell the minutes.
+Memory is computed before it is used: weights, gradients, moments and copies are counted, and what steps and scoring
+need on top is followed through a few examples of the largest batch's length, from which the whole batch follows, as it
+grows by the same amount with every example. Where that fits, a few steps are taken, which tell the minutes, and what
+makes the peak is rehearsed, which tells what the allocator and the kernels add.
 """
 
 import time
@@ -12,19 +12,21 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import psutil
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from graft.eval.encoding import Encoded
 from graft.eval.predict import plan_batches
-from graft.recipes import hardware
-from graft.recipes.batching import Rows, epoch_plan, micro_batches
+from graft.recipes import hardware, live_memory
+from graft.recipes.batching import Rows, micro_batches
 from graft.recipes.building import Materials, build, gather
-from graft.recipes.cost import Trial
+from graft.recipes.cost import Trial, epochs, evaluation_steps, keeps_best, largest_batches
 from graft.recipes.recipe import Recipe
 from graft.recipes.recording import count_parameters
 from graft.recipes.scoring import HOLDOUT
 from graft.recipes.solitary import answer, run_alone
 from graft.recipes.state import RunState
-from graft.recipes.step import forward
+from graft.recipes.step import forward, forward_backward
 
 _TIMED = 6
 """Steps that are taken to tell the time, spread evenly from short to long ones."""
@@ -42,9 +44,11 @@ class Memory:
         activations: What the largest micro-batch keeps for its backward pass.
         reference: Copies of pretrained weights, where a term needs them.
         best: A copy of what learns, where the best weights are kept.
-        workspace: Passing tensors, and what the allocator cannot use again; known only where the run was tried.
-        total: At the peak. Gradients come while activations go, so that it is less than the sum where every step is
-            one micro-batch.
+        scoring: What the largest batch passes while a split is scored, in fp32; steps hold nothing then.
+        saving: Copies that writing a checkpoint takes; none where the run ends with its first evaluation.
+        workspace: What kernels and the allocator take beyond that; known only where the run was tried.
+        total: At the peak, of steps, scoring and saving whichever takes most: less than the sum, also as gradients
+            come while activations go. As it was seen where the run was tried, else as it was counted.
         available: Free on the device before the run.
     """
 
@@ -55,6 +59,8 @@ class Memory:
     activations: int
     reference: int
     best: int
+    scoring: int
+    saving: int
     workspace: int | None
     total: int
     available: int
@@ -123,12 +129,13 @@ def _work_out(recipe: Recipe) -> Plan:
     available = _free(accelerator.device)
     state = build(materials, accelerator.device)
     parts = _micro_batches(state)
-    memory = _memory(state, materials, parts, available)
+    memory = _memory(state, materials, parts, available, accelerator)
     seconds = minutes = None
     if memory.total <= memory.available:
-        trial = Trial(state, accelerator)
-        memory = _tried(memory, state, trial)
+        trial = Trial(state, accelerator, materials.encoded)
         seconds = _seconds_per_step(state, parts, trial)
+        trial.rehearse()
+        memory = _seen(memory, hardware.peak_memory(accelerator.device.type))
         minutes = (seconds * state.total_steps + _seconds_of_evaluations(state, materials)) / 60
     learned = sum(learner.weight.nbytes for learner in state.learners)
     return Plan(
@@ -149,20 +156,21 @@ def _work_out(recipe: Recipe) -> Plan:
 
 
 def _micro_batches(state: RunState) -> list[list[Rows]]:
-    """The micro-batches of every step of the first epoch, or of the steps there are."""
-    schedule, budget, lengths = state.recipe.schedule, state.recipe.budget, state.train.lengths
-    steps = epoch_plan(lengths, seed=state.recipe.seed, epoch=0, examples=schedule.examples, buckets=budget.buckets)
-    return [micro_batches(rows, lengths, tokens=budget.tokens) for rows in steps[: state.total_steps]]
+    """The micro-batches of every step of the run."""
+    steps = (rows for epoch in epochs(state) for rows in epoch)
+    return [micro_batches(rows, state.train.lengths, tokens=state.recipe.budget.tokens) for rows in steps]
 
 
 def _free(device: torch.device) -> int:
     """Free memory in bytes, with what this process holds already."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+    return hardware.free_memory() + int(psutil.Process().memory_info().rss)
 
 
-def _memory(state: RunState, materials: Materials, parts: list[list[Rows]], available: int) -> Memory:
+def _memory(
+    state: RunState, materials: Materials, parts: list[list[Rows]], available: int, accelerator: Accelerator
+) -> Memory:
     """Count memory by kind."""
     held = [*state.model.parameters(), *state.model.buffers(), *state.objective.modules.parameters()]
     weights = sum({tensor.untyped_storage().data_ptr(): tensor.nbytes for tensor in held}.values())
@@ -170,14 +178,20 @@ def _memory(state: RunState, materials: Materials, parts: list[list[Rows]], avai
     reference = 0 if state.objective.reference is None else state.objective.reference.bytes
     resident = psutil.Process().memory_info().rss
     runtime = 0 if state.device.type == "cuda" else max(0, resident - weights - reference)
-    kept = state.recipe.schedule.keep == "best" and HOLDOUT in materials.encoded
+    best = learned if keeps_best(state, materials.encoded) else 0
     state.step = state.total_steps - 1  # when all that a strategy lets learn is learning
     activations = max(_activations(state, part) for part in _largest(parts, state))
-    state.step = 0
-    best = learned if kept else 0
     standing = runtime + weights + 2 * learned + reference + best
     alone = all(len(step) == 1 for step in parts)
-    peak = max(activations, learned) if alone else activations + learned
+    step = max(activations, learned) if alone else activations + learned
+    if standing + step <= available:  # else the gradients alone may be too much
+        step = max(_step_peak(state, part, alone, accelerator) for part in _largest(parts, state))
+    state.step = 0
+    scoring = max(
+        (_scoring_peak(state, split) for name, split in materials.encoded.items() if name != "train"), default=0
+    )
+    saves = state.total_steps > evaluation_steps(state) and state.device.type != "cuda"
+    saving = 2 * learned if saves else 0
     return Memory(
         runtime=runtime,
         weights=weights,
@@ -186,19 +200,49 @@ def _memory(state: RunState, materials: Materials, parts: list[list[Rows]], avai
         activations=activations,
         reference=reference,
         best=best,
+        scoring=scoring,
+        saving=saving,
         workspace=None,
-        total=standing + peak,
+        total=standing + max(step, scoring, saving),
         available=available,
     )
 
 
-def _tried(memory: Memory, state: RunState, trial: Trial) -> Memory:
-    """Take the largest step, after one that makes the moments, and see what it took beyond what was counted."""
-    for rows in (trial.epoch()[0], trial.largest()):
-        trial.take(rows)
-    peak = hardware.peak_memory(state.device.type) + memory.best  # nothing is kept as the best here
-    workspace = max(0, peak - memory.total)
-    return replace(memory, workspace=workspace, total=memory.total + workspace)
+def _step_peak(state: RunState, part: Rows, alone: bool, accelerator: Accelerator) -> int:
+    """Bytes that a step passes at its peak, gradients included, in micro-batches as large as one that it has."""
+    longest = part[state.train.lengths[part].argmax()]
+    budget, length = state.tokens, int(state.train.lengths[longest])
+
+    def work(examples: int) -> None:
+        state.tokens = examples * length
+        forward_backward(state, np.repeat(longest, examples if alone else 2 * examples), accelerator)
+        state.optimizer.zero_grad(set_to_none=True)
+
+    state.enter_step()
+    peak = live_memory.peak(work, len(part))
+    state.tokens = budget
+    return peak
+
+
+def _scoring_peak(state: RunState, split: Encoded) -> int:
+    """Bytes that scoring a split passes at its peak."""
+
+    def peak(rows: list[int]) -> int:
+        longest = rows[int(split.lengths[rows].argmax())]
+
+        def work(examples: int) -> None:
+            batch = state.kind.collate(split, [longest] * examples).to(state.device)
+            state.kind.scores(state.model(batch.inputs).logits, batch)
+
+        return live_memory.peak(work, len(rows))
+
+    with state.evaluating():
+        return max(peak(rows) for rows in largest_batches(split.lengths, state.recipe.budget.tokens))
+
+
+def _seen(memory: Memory, peak: int) -> Memory:
+    """Let what a rehearsal took stand for what was counted."""
+    return replace(memory, workspace=max(0, peak - memory.total), total=peak)
 
 
 def _largest(parts: list[list[Rows]], state: RunState) -> list[Rows]:
@@ -270,8 +314,7 @@ def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:
         started = time.perf_counter()
         state.model(materials.kind.collate(encoded, middle).to(state.device).inputs)
         seconds = time.perf_counter() - started
-    every = state.recipe.schedule.evaluate or state.epoch_steps
-    evaluations = -(-state.total_steps // every)
+    evaluations = -(-state.total_steps // evaluation_steps(state))
     return evaluations * seconds * sum(tokens) / tokens[len(batches) // 2]
 
 

@@ -17,7 +17,9 @@ _KINDS = {
     "activations": "activations of the largest micro-batch",
     "reference": "frozen reference",
     "best": "copy of the best weights",
-    "workspace": "workspace and allocator, as tried",
+    "scoring": "scoring a split, after steps",
+    "saving": "copies for a checkpoint, after steps",
+    "workspace": "kernels and allocator, as tried",
 }
 
 
@@ -68,7 +70,7 @@ def _show(found: Plan) -> None:
     sizes = [(said, _size(getattr(memory, kind))) for kind, said in _KINDS.items() if getattr(memory, kind)]
     verdict = "It fits." if found.fits else "It does not fit: lower budget.tokens, or --budget.gradient-checkpointing."
     sizes += [("together, at the peak", _size(memory.total)), ("free now", _size(memory.available))]
-    note = f"{verdict} Gradients come while activations go, so that the peak may be below the sum."
+    note = f"{verdict} Steps, scoring and saving take turns, so that the peak is below the sum."
     print_table(("memory", "size"), sizes, note=note)
 
 

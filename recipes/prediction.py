@@ -187,10 +187,19 @@ def _check_room(table: Table, added: Sequence[str]) -> None:
 
 def _warn_of_cuts(truncated: int, rows: int, loaded: "LoadedRun") -> None:
     if truncated:
-        log.warning(
-            "%d of %d texts were longer than the run's task.max_length (%d tokens) and were cut",
-            *(truncated, rows, loaded.recipe.task.max_length),
-        )
+        log.warning("%d of %d texts were longer than %s and were cut", truncated, rows, _what_cuts(loaded))
+
+
+def _what_cuts(loaded: "LoadedRun") -> str:
+    """Name what bounds the length of a text: the recipe, or the positions that the model has left for it."""
+    from graft.adapters.methods import METHODS
+
+    method, limit, positions = loaded.recipe.method, loaded.recipe.task.max_length, loaded.model.positions
+    if positions is None or limit <= positions:
+        return f"the run's task.max_length ({limit} tokens)"
+    taken = METHODS[method.name].positions(method)
+    beside = f" besides the {taken} positions of its {method.name}" if taken else ""
+    return f"the {positions} tokens that the model takes{beside}"
 
 
 def _fields(prediction: "Prediction") -> dict[str, Any]:
@@ -292,12 +301,20 @@ def _write_jsonl(path: Path, table: Table, _names: Sequence[str], chunks: _Chunk
     with path.open("w", encoding="utf-8") as stream:
         for place, predictions in chunks:
             for row, prediction in zip(_rows(table, place), predictions, strict=True):
-                fields = {name: None if _is_nan(value) else value for name, value in row.items()} | _fields(prediction)
-                stream.write(json.dumps(fields, ensure_ascii=False, default=str) + "\n")
+                stream.write(_json(row | _fields(prediction)) + "\n")
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _json(value: Any) -> str:
+    return json.dumps(_sayable(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _sayable(value: Any) -> Any:
+    """A value without the numbers that JSON cannot say, also inside of lists and objects."""
+    if isinstance(value, dict):
+        return {name: _sayable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(path: Path, table: Table, names: Sequence[str], chunks: _Chunks) -> None:
@@ -331,7 +348,7 @@ def _cell(value: Any) -> str:
     """A value as text; lists and objects as JSON."""
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
+    return _json(value) if isinstance(value, list | dict) else str(value)
 
 
 def _write_parquet(path: Path, table: Table, names: Sequence[str], chunks: _Chunks) -> None:

@@ -4,7 +4,7 @@ YAML, flags and Python build the same `Recipe`. `resolved` fills in what was lef
 so that a run that was made already can be found again. Nothing here imports torch until a recipe is resolved.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_origin
 
@@ -47,6 +47,16 @@ _STANDS_FOR_CONTENT = {
 def _named(value: object) -> object:
     """Expand the short form: a bare name stands for the object that has this name and is otherwise default."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _one_of(default: str) -> Callable[[object], object]:
+    """Expand the short forms of one object out of several kinds: a bare name, or settings of the default kind alone."""
+
+    def expand(value: object) -> object:
+        value = _named(value)
+        return {"name": default, **value} if isinstance(value, Mapping) else value
+
+    return expand
 
 
 def _listed(value: object) -> object:
@@ -139,13 +149,15 @@ class Recipe(_Section):
     """The task to adapt to: a name such as `mrpc`, or an object that describes data of your own."""
     model: Annotated[ModelConfig, BeforeValidator(_named, json_schema_input_type=str | ModelConfig)] = ModelConfig()
     """The checkpoint to start from: `minilm`, a Hub id, or a local folder."""
-    method: Annotated[MethodConfig, BeforeValidator(_named, json_schema_input_type=str | MethodConfig)] = LoraConfig()
+    method: Annotated[
+        MethodConfig, BeforeValidator(_one_of(LoraConfig().name), json_schema_input_type=str | MethodConfig)
+    ] = LoraConfig()
     """How the checkpoint is adapted, such as `full` or `lora`."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """What is minimised beside the task's loss."""
-    strategy: Annotated[StrategyConfig, BeforeValidator(_named, json_schema_input_type=str | StrategyConfig)] = (
-        Constant()
-    )
+    strategy: Annotated[
+        StrategyConfig, BeforeValidator(_one_of(Constant().name), json_schema_input_type=str | StrategyConfig)
+    ] = Constant()
     """Which part of the method's weights learns at which step."""
     optim: OptimConfig = OptimConfig()
     """The optimiser."""

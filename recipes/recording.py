@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from graft.eval.predict import Predictions
-from graft.eval.records import RunRecord, describe_data
+from graft.eval.records import RunRecord, describe_data, diagnose
 from graft.recipes.building import Materials
 from graft.recipes.recipe import canonical
 from graft.recipes.scoring import metrics_of
@@ -41,6 +41,7 @@ def make_record(
     Returns:
         The record, without cost figures.
     """
+    data = describe_data(materials.data)
     return RunRecord.model_validate(
         {
             "digest": materials.digest,
@@ -48,7 +49,9 @@ def make_record(
             "recipe": canonical(materials.recipe),
             "scores": metrics_of(materials, predictions),
             "primary_metric": materials.data.task.metrics[0],
+            "diagnostics": diagnose(data, predictions),
             "parameters": count_parameters(state),
+            "method_figures": state.attached.figures(),
             "train_seconds": state.seconds,
             "samples_per_second": state.examples_seen / state.seconds if state.seconds else 0.0,
             "peak_memory_bytes": peak_memory_bytes,
@@ -59,7 +62,7 @@ def make_record(
             "evaluations": [{"step": e.step, "scores": {"holdout": e.scores}} for e in state.evaluations],
             "truncated": {name: encoded.truncated for name, encoded in materials.encoded.items()},
             "holdout_trained_on": not len(materials.data.holdout),
-            "data": describe_data(materials.data),
+            "data": data,
             "checkpoint": materials.checkpoint.digest,
             "micro_batch_tokens": state.tokens,
             "versions": versions(),

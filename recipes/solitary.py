@@ -14,7 +14,7 @@ from graft.errors import GraftError, TrainingError
 from graft.files import write_json
 from graft.recipes.recipe import Recipe, canonical
 
-_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def run_alone(module: str, recipe: Recipe, *arguments: str) -> dict[str, Any]:
         GraftError: The module refused the recipe; the error is of the class that it raised.
         TrainingError: The process failed; its last words are in the message.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in _LAUNCHER}
+    environment = {key: value for key, value in os.environ.items() if key not in LAUNCHER}
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "recipe.json"
         write_json(page, canonical(recipe))

@@ -68,7 +68,7 @@ def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally
     """
     while True:
         try:
-            return _forward_backward(state, rows, accelerator)
+            return forward_backward(state, rows, accelerator)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -84,7 +84,8 @@ def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally
             torch.cuda.empty_cache()
 
 
-def _forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+    """Add up this process's gradients of a step, terms and penalties included, and leave the weights as they are."""
     # For architectures that draw from the global generator in a place of their own: still a function of the step.
     torch.manual_seed(stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
     tally = _Tally(torch.zeros((), device=state.device))

@@ -17,14 +17,16 @@ from graft.eval.predict import Predictions
 from graft.eval.records import (
     RECORD,
     RunRecord,
+    diagnose,
     read_predictions,
     read_record,
     write_examples,
     write_predictions,
     write_record,
 )
+from graft.files import atomic_folder
 from graft.recipes import checkpoints, hardware
-from graft.recipes.building import Materials, build, gather
+from graft.recipes.building import Materials, build, gather, warn_of_cuts
 from graft.recipes.cost import measure
 from graft.recipes.interruption import deferred
 from graft.recipes.loop import fit
@@ -35,12 +37,15 @@ from graft.recipes.recording import make_record
 from graft.recipes.run import Run
 from graft.recipes.scoring import HOLDOUT, metrics_of, score_splits, splits_of
 from graft.recipes.state import RunState
+from graft.recipes.stock import Stock
 from graft.recipes.watching import Display, Trackers, Watch, check_trackers, flattened
 
 log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[Term] = ()) -> Run:
+def train(
+    recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[Term] = (), stock: Stock | None = None
+) -> Run:
     """Train, score and save one run, or hand back the run of this digest that is there already.
 
     A final run whose trial is there is not trained again either: its validation splits are scored, once.
@@ -51,6 +56,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
         recipe: What to train; open values are resolved first.
         options: Where to write, whether to resume, what to measure.
         terms: Terms of your own on top of the recipe's; each says what it is in its `identity()`.
+        stock: What earlier runs of this process have read, for whoever makes several.
 
     Returns:
         The finished run.
@@ -63,7 +69,7 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
     options = options or RunOptions()
     check_trackers(options.track)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    materials = gather(recipe, terms=terms, processes=processes)
+    materials = gather(recipe, terms=terms, processes=processes, stock=stock)
     _check_holdout(materials, options.kind)
     folder, there = _find(options.out, materials)
     if there is not None and processes == 1 and not _left_to_do(there, options):  # several decide it together
@@ -76,10 +82,12 @@ def train(recipe: Recipe, *, options: RunOptions | None = None, terms: Sequence[
             materials.recipe.device, log_with=list(options.track) or None, project_dir=str(folder)
         )
         if accelerator.is_main_process:
-            stack.callback(_claim(options.out, folder, materials.digest, options.resume).release)
+            stack.callback(_claim(folder, materials.digest, options).release)
         accelerator.wait_for_everyone()
         folder, there = _find(options.out, materials)  # again: another process may just have made it
         if there is None:
+            if accelerator.is_main_process:
+                warn_of_cuts(materials)
             record = _make(materials, accelerator, folder, options, terms)
         elif there.kind == "trial" and options.kind == "final":
             record = _promote(there, build(materials, accelerator.device, terms), materials, accelerator, folder)
@@ -100,13 +108,16 @@ def _find(out: Path, materials: Materials) -> tuple[Path, RunRecord | None]:
         The folder, and its record if the run is finished.
 
     Raises:
-        RunError: The record is damaged.
+        RunError: The record is damaged, or another run's.
     """
     named = out / _folder_name(materials)
     folders = [named, *sorted(out.glob(f"*-{materials.digest[:12]}"))]
     for folder in folders:
         if (folder / RECORD).exists():
-            return folder, read_record(folder)
+            record = read_record(folder)
+            if record.digest != materials.digest:
+                raise RunError(f"{folder}: holds the run of another recipe; move it away or choose another --out")
+            return folder, record
     return next((folder for folder in folders if checkpoints.newest(folder) is not None), named), None
 
 
@@ -150,8 +161,12 @@ def _promote(
     load_adapter(folder / "adapter", state.model, state.attached)
     names = [name for name in splits_of(materials, "final") if name not in trial.scores]
     added = score_splits(state, materials, names, accelerator)
-    scores = trial.scores | metrics_of(materials, added)
-    record = trial.model_copy(update={"kind": "final", "scores": scores})
+    changes = {
+        "kind": "final",
+        "scores": trial.scores | metrics_of(materials, added),
+        "diagnostics": trial.diagnostics | diagnose(trial.data, added),
+    }
+    record = trial.model_copy(update=changes)
     if accelerator.is_main_process:
         write_predictions(folder, read_predictions(folder) | added)
         write_record(folder, record)
@@ -164,22 +179,23 @@ def _folder_name(materials: Materials) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name).lstrip('.')}-{materials.digest[:12]}"
 
 
-def _claim(out: Path, folder: Path, digest: str, resume: bool) -> FileLock:
+def _claim(folder: Path, digest: str, options: RunOptions) -> FileLock:
     """Take a run for this process.
 
     Raises:
         RunError: Another live process has it, an unfinished run would be overwritten, or nothing can be written there.
     """
+    out = options.out
     lock = FileLock(out / ".locks" / digest[:12])
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if options.wait else 0)
     except Timeout as error:
         raise RunError(f"{folder}: another process is training this very run; wait for it or stop it") from error
     except OSError as error:
         raise RunError(f"--out {out}: cannot write there ({error.strerror}); name a folder") from error
     newest = checkpoints.newest(folder)
-    if newest is not None and not resume:
+    if newest is not None and not options.resume:
         lock.release()
         raise RunError(f"{folder}: holds an unfinished run ({newest.name}); add --resume to go on, or delete it")
     return lock
@@ -224,7 +240,8 @@ def _write(
 ) -> None:
     """Write the run folder; the record comes last, since its presence says that all else is there."""
     write_examples(folder.parent, materials.data)
-    save_adapter(folder / "adapter", state.model, state.attached, state.recipe.method, materials.checkpoint)
+    with atomic_folder(folder / "adapter") as adapter:
+        save_adapter(adapter, state.model, state.attached, state.recipe.method, materials.checkpoint)
     write_predictions(folder, predictions)
     write_record(folder, record)
     checkpoints.clear(folder)

@@ -19,7 +19,7 @@ from graft import Recipe, train
 from graft.adapters.methods import METHODS
 from graft.errors import GraftError
 from graft.eval.records import RunRecord
-from graft.recipes.cost import measure
+from graft.eval.resolution import resolve
 from graft.recipes.options import RunOptions
 
 ORDER = ("full", "probe", "bitfit", "lora", "bottleneck", "prefix")
@@ -35,6 +35,7 @@ def recipe(task: str, method: str, arguments: argparse.Namespace) -> Recipe:
             "method": method,
             "schedule": {"epochs": arguments.epochs},
             "seed": 1,
+            "threads": arguments.threads,
         }
     )
 
@@ -102,19 +103,23 @@ def main() -> int:
     parser.add_argument("--methods", default=",".join(name for name in ORDER if name in METHODS))
     parser.add_argument("--examples", type=int, default=1500, help="training examples of each task")
     parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, help="threads of the processor  [default: one a core]")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     arguments = parser.parse_args()
     tasks, methods = arguments.tasks.split(","), arguments.methods.split(",")
     started = time.monotonic()
     try:
+        recipes = {(task, method): recipe(task, method, arguments) for task in tasks for method in methods}
+        for task in tasks:
+            resolve(recipes[task, methods[0]].task)  # so that a name that is none is refused before anything is trained
         records = {}
-        for number, (task, method) in enumerate([(task, method) for task in tasks for method in methods], start=1):
-            console.print(f"[bold]{number} of {len(tasks) * len(methods)}[/bold]  {task}, {method}")
-            run = train(recipe(task, method, arguments), options=RunOptions(out=arguments.out))
-            records[task, method] = run.record
+        for number, ((task, method), asked) in enumerate(recipes.items(), start=1):
+            console.print(f"[bold]{number} of {len(recipes)}[/bold]  {task}, {method}")
+            records[task, method] = train(asked, options=RunOptions(out=arguments.out)).record
         minutes = (time.monotonic() - started) / 60
         console.print("What a step costs, each method in a process of its own ...")
-        costs = {method: measure(recipe(tasks[0], method, arguments)) for method in methods}
+        options = RunOptions(out=arguments.out, measure_cost=True)  # kept in the runs' records
+        costs = {method: train(recipes[tasks[0], method], options=options).record.cost or {} for method in methods}
     except GraftError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

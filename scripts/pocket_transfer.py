@@ -9,11 +9,8 @@ are there already are reused.
 """
 
 import argparse
-import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from measuring import as_flags, train_apart
+
 from graft.adapters.checkpoint import resolve
 from graft.adapters.config import ModelConfig
-from graft.adapters.methods import METHODS
-from graft.eval.pocket import SUITE, generate
-from graft.eval.records import RunRecord, read_record
-from graft.files import fingerprint, sha256_file
+from graft.eval.pocket import SUITE
+from graft.eval.records import RECORD, RunRecord, read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = "3"
@@ -58,28 +55,7 @@ SYSTEMS = (
     System("MiniLM, LoRA", "lora", ("1e-3",)),
     System("MiniLM, probe", "probe", ("1e-2",)),
 )
-AVAILABLE = tuple(system for system in SYSTEMS if system.method in METHODS)
 Records = dict[tuple[str, str], list[RunRecord]]
-
-
-def write_tasks(tasks: Sequence[str], folder: Path) -> None:
-    """Write the examples where every process of the measurement reads them."""
-    for name in tasks:
-        row = SUITE[name]
-        for part, table in generate(name).items():
-            columns = {column: table.values(column) for column in table.columns}
-            if row.label_names:
-                columns[row.label] = [row.label_names[label] for label in columns[row.label]]
-            rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-            file = folder / name / f"{part}.jsonl"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(json.dumps(values) + "\n" for values in rows), encoding="utf-8")
-
-
-def runs_folder(task: str, out: Path) -> Path:
-    """Where the runs on exactly these examples are, so that a changed generator starts afresh."""
-    digests = [sha256_file(file) for file in sorted((out / "data" / task).glob("*.jsonl"))]
-    return out / "runs" / f"{task.removeprefix('pocket/')}-{fingerprint(digests)[:12]}"
 
 
 def write_random_checkpoint(folder: Path) -> None:
@@ -100,15 +76,9 @@ def write_random_checkpoint(folder: Path) -> None:
 
 
 def train(task: str, system: System, rate: str, seed: str, kind: str, arguments: argparse.Namespace) -> RunRecord:
-    """Make one run, in a process of its own, or read the one that is there."""
-    row = SUITE[task]
+    """Make one run, or read the one that is there."""
     settings = {
         "task": task,
-        "task.kind": row.kind,
-        "task.text": ",".join(row.text),
-        "task.label": row.label,
-        "task.metrics": ",".join(row.metrics),
-        "data": str(arguments.out / "data" / task),
         "model": "minilm" if system.pretrained else str(arguments.out / "random"),
         "model.pooling": "mean",
         "method": system.method,
@@ -116,21 +86,8 @@ def train(task: str, system: System, rate: str, seed: str, kind: str, arguments:
         "schedule.epochs": EPOCHS,
         "seed": seed,
         "threads": str(arguments.threads),
-        "kind": kind,
-        "out": str(runs_folder(task, arguments.out)),
     }
-    flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    command = [sys.executable, "-m", "graft.recipes.classify", "--resume", "--quiet", *flags]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    record = read_record(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")))
-    split = "holdout" if kind == "trial" else "validation"
-    score = record.scores[split][record.primary_metric]
-    sys.stderr.write(f"{kind} {task} {system.name} lr {rate} seed {seed}: {split} {score:.1f}\n")
-    return record
+    return train_apart(as_flags(settings), kind, arguments.out / "runs")
 
 
 def measure(task: str, system: System, arguments: argparse.Namespace) -> None:
@@ -144,15 +101,16 @@ def measure(task: str, system: System, arguments: argparse.Namespace) -> None:
 
 
 def finals(tasks: Sequence[str], out: Path) -> Records:
-    """Gather the final runs by task and system."""
+    """Gather the final runs on these very examples by task and system."""
     found: Records = defaultdict(list)
-    for page in (page for task in tasks for page in sorted(runs_folder(task, out).glob("*/record.json"))):
-        record = read_record(page.parent)
-        pretrained = record.recipe["model"]["name"] == "minilm"
+    versions = {name: SUITE[name].version for name in tasks}
+    for record in (read_record(page.parent) for page in sorted((out / "runs").glob(f"*/{RECORD}"))):
+        name, pretrained = record.recipe["task"]["name"], record.recipe["model"]["name"] == "minilm"
+        if record.kind != "final" or versions.get(name) != record.data.task_version:
+            continue
         for system in SYSTEMS:
-            same = (system.pretrained, system.method) == (pretrained, record.recipe["method"]["name"])
-            if same and record.kind == "final":
-                found[record.recipe["task"]["name"], system.name].append(record)
+            if (system.pretrained, system.method) == (pretrained, record.recipe["method"]["name"]):
+                found[name, system.name].append(record)
     return found
 
 
@@ -220,16 +178,15 @@ def main() -> None:
     parser.add_argument("--write-only", action="store_true")
     arguments = parser.parse_args()
     tasks = [f"pocket/{name}" for name in arguments.tasks.split(",")]
-    write_tasks(tasks, arguments.out / "data")
     if not arguments.write_only:
         write_random_checkpoint(arguments.out / "random")
         with ThreadPoolExecutor(arguments.workers) as pool:
-            jobs = [pool.submit(measure, task, system, arguments) for system in AVAILABLE for task in tasks]
+            jobs = [pool.submit(measure, task, system, arguments) for system in SYSTEMS for task in tasks]
             for job in jobs:
                 job.result()
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
     arguments.page.write_text(report(tasks, finals(tasks, arguments.out)), encoding="utf-8")
-    sys.stderr.write(json.dumps({"written": str(arguments.page)}) + "\n")
+    sys.stderr.write(f"written: {arguments.page}\n")
 
 
 if __name__ == "__main__":

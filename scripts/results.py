@@ -10,14 +10,14 @@ interrupted measurement goes on where it was.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from measuring import as_flags, train_apart
 
 from graft.eval.records import RECORD, RunRecord, read_record
 from graft.recipes.flags import parse
@@ -73,30 +73,18 @@ def flags(task: str, method: str, rate: str, seed: str, kind: str, arguments: ar
     settings |= TASKS[task]
     if kind == "final":
         settings["task.holdout"] = "0"
-    return [part for name, value in settings.items() for part in (f"--{name}", value)]
-
-
-def train(command: list[str], kind: str, out: Path) -> RunRecord:
-    """Make one run, in a process of its own, or read the one that is there."""
-    command = [sys.executable, "-m", "graft.recipes.classify", *command]
-    command += ["--out", str(out), "--kind", kind, "--resume", "--quiet"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    record = read_record(Path(done.stdout.strip().splitlines()[-1].removeprefix("run: ")))
-    sys.stderr.write(f"{kind} {' '.join(command[3:-7])}: {record.scores}\n")
-    return record
+    return as_flags(settings)
 
 
 def measure(task: str, method: str, arguments: argparse.Namespace) -> None:
     """Try the grid, choose on the holdout, and train the seeds."""
     cell = Cell()
     for rate in GRID[method]:
-        cell.trials[rate] = train(flags(task, method, rate, TRIAL_SEED, "trial", arguments), "trial", arguments.out)
+        cell.trials[rate] = train_apart(
+            flags(task, method, rate, TRIAL_SEED, "trial", arguments), "trial", arguments.out
+        )
     for seed in arguments.seeds.split(","):
-        train(flags(task, method, cell.chosen, seed, "final", arguments), "final", arguments.out)
+        train_apart(flags(task, method, cell.chosen, seed, "final", arguments), "final", arguments.out)
 
 
 def gather(arguments: argparse.Namespace) -> dict[tuple[str, str], Cell]:

@@ -258,11 +258,20 @@ def pair_run(pairs: Path, roomy_bert: Path, tmp_path_factory: pytest.TempPathFac
     return train.train(recipe, options=RunOptions(out=tmp_path_factory.mktemp("runs"), quiet=True)).folder
 
 
+@pytest.fixture(scope="module")
+def pair_runs(pair_run: Path) -> Path:
+    """A folder with runs of two methods on the same data."""
+    recipe = json.loads((pair_run / "record.json").read_text())["recipe"] | {"method": "full"}
+    train.train(from_mapping(recipe), options=RunOptions(out=pair_run.parent, quiet=True))
+    return pair_run.parent
+
+
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
 def test_every_commands_help_ends_with_examples_that_work(
     path: tuple[str, ...],
     pairs: Path,
     pair_run: Path,
+    pair_runs: Path,
     roomy_bert: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,7 +279,7 @@ def test_every_commands_help_ends_with_examples_that_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2\nw1,w2\n")
-    stand_ins = {"DATA": str(pairs), "RUN": str(pair_run), "minilm": str(roomy_bert)}
+    stand_ins = {"DATA": str(pairs), "RUN": str(pair_run), "RUNS": str(pair_runs), "minilm": str(roomy_bert)}
     for example in examples(path, capsys):
         assert example.startswith(" ".join(["graft", *path]))
         words = [stand_ins.get(word, word) for word in shlex.split(example.partition(" > ")[0])]

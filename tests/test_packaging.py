@@ -26,7 +26,8 @@ def shipped() -> set[str]:
     files = {f"graft/{file.name}" for file in (ROOT / "src" / "graft").glob("*.py")} | {"graft/py.typed"}
     for folder in FOLDERS:
         files |= {f"graft/{file.relative_to(ROOT)}" for file in (ROOT / folder).rglob("*.py")}
-    return files | {f"graft/{file.relative_to(ROOT)}" for file in (ROOT / "recipes" / "configs").glob("*.yaml")}
+    others = [*(ROOT / "recipes" / "configs").glob("*.yaml"), *(ROOT / "eval" / "report" / "templates").iterdir()]
+    return files | {f"graft/{file.relative_to(ROOT)}" for file in others}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -67,7 +68,9 @@ def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 imported |= {name.partition(".")[0] for name in names}
     distributions = metadata.packages_distributions()
-    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    optional = (*extras["search"], *extras["ray"], *extras["slurm"])  # imported where they are asked for
+    declared = {canonicalize_name(Requirement(text).name) for text in (*PROJECT["dependencies"], *optional)}
     foreign = {name for name in imported if name in distributions and name not in {"graft", *FOLDERS}}
     missing = {name for name in foreign if not {canonicalize_name(d) for d in distributions[name]} & declared}
     assert missing == set()

@@ -68,7 +68,7 @@ _ROWS = (
         metrics=("matthews", "accuracy"),
         chance=0.0,
     ),
-    PocketTask("pocket/sentiment", "classification", ("sentence",), Sentiment, label_names=_POLARITY),
+    PocketTask("pocket/sentiment", "classification", ("sentence",), Sentiment, label_names=_POLARITY, version=2),
     *(
         PocketTask(
             f"pocket/sentiment-{domain}",
@@ -76,6 +76,7 @@ _ROWS = (
             ("sentence",),
             partial(Sentiment, domains=(domain,)),
             label_names=_POLARITY,
+            version=2,
         )
         for domain in DOMAINS
     ),

@@ -34,39 +34,45 @@ ADJECTIVES = _polar(
 terrible awful horrible dreadful disappointing dull bad lousy dismal mediocre miserable pathetic tedious unpleasant
 worthless useless nasty ridiculous absurd clumsy frustrating depressing lame hideous inferior disastrous wretched dreary
 pointless awkward inadequate unbearable hopeless grim shabby rotten vile painful sad crude hollow ghastly appalling
-unfortunate silly tiresome monotonous irritating
+unfortunate silly tiresome monotonous irritating insipid shoddy abysmal atrocious laughable lamentable vapid tawdry
+stilted execrable ramshackle dire
 """,
     """
 wonderful excellent superb brilliant fantastic delightful impressive splendid outstanding magnificent amazing terrific
 magical fabulous great remarkable exceptional enjoyable pleasant satisfying admirable beautiful perfect glorious elegant
 refreshing stunning inspiring memorable gorgeous fascinating rewarding thoughtful sublime phenomenal awesome incredible
-spectacular breathtaking superior majestic exquisite graceful good charming marvelous flawless fine
+spectacular breathtaking superior majestic exquisite graceful good charming marvelous flawless fine sumptuous
+resplendent stellar masterful peerless exemplary sterling commendable beguiling dreamy consummate impeccable
 """,
 )
 
 FEELINGS = _polar(
     """
 bored annoyed disgusted angered upset offended insulted exhausted infuriated disturbed embarrassed confused saddened
-worried repelled shocked
+worried repelled shocked irked dismayed vexed unnerved
 """,
     """
 pleased thrilled moved enchanted captivated dazzled excited comforted cheered amused charmed soothed uplifted
-energized gladdened heartened
+energized gladdened heartened tickled elated riveted buoyed
 """,
 )
 
 ATTITUDES = _polar(
     """
-hated loathed despised regretted disliked detested resented cursed condemned criticized rejected avoided
+hated loathed despised regretted disliked detested resented cursed condemned criticized rejected avoided scorned
+panned mocked deplored shunned
 """,
     """
-loved adored praised appreciated admired cherished treasured recommended applauded celebrated favored welcomed
+loved adored praised appreciated admired cherished treasured recommended applauded celebrated favored welcomed relished
+extolled revered hailed prized
 """,
 )
 
 VERDICTS = _polar(
-    "disaster failure mess nightmare disgrace waste flop catastrophe joke shame farce fiasco blunder burden mistake",
-    "triumph treat masterpiece gem pleasure success joy blessing marvel winner delight wonder gift jewel victory",
+    "disaster failure mess nightmare disgrace waste flop catastrophe joke shame farce fiasco blunder burden mistake "
+    "debacle letdown travesty dud nuisance",
+    "triumph treat masterpiece gem pleasure success joy blessing marvel winner delight wonder gift jewel victory "
+    "boon revelation hit knockout godsend",
 )
 
 DOMAIN_ADJECTIVES = {

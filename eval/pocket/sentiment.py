@@ -42,7 +42,7 @@ MIXED = (
     "although many {attitude-} it, I say that the {noun} was {adjective+}",
     "others may have {attitude-} the {noun}, but I {attitude+} it",
 )
-SHARES = ((PLAIN, 0.4), (NEGATED, 0.2), (MIXED, 0.4))
+SHARES = ((PLAIN, 0.3), (NEGATED, 0.3), (MIXED, 0.4))
 DEGREES = ("", "", "very", "quite", "really", "so", "just", "rather")
 
 

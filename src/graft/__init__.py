@@ -1,9 +1,10 @@
 """graft: find the cheap adaptation of a checkpoint that is as good as full fine-tuning, and take it home.
 
-    from graft import Recipe, train, load
+    from graft import Recipe, compare, load, train
 
     run = train(Recipe(task="mrpc", model="minilm", method="lora"))
     model = load(run.folder)
+    found = compare(task="mrpc,rte", methods="full,lora,bitfit", margin=1.0, out="runs").comparison
 
 Nothing heavy is imported before it is used.
 """
@@ -12,15 +13,21 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graft.recipes.compare import compare
     from graft.recipes.recipe import Recipe
     from graft.recipes.run import load
     from graft.recipes.train import train
 
-__all__ = ["Recipe", "__version__", "load", "train"]
+__all__ = ["Recipe", "__version__", "compare", "load", "train"]
 
 __version__ = metadata.version("graft-nlp")
 
-_PLACES = {"Recipe": "graft.recipes.recipe", "train": "graft.recipes.train", "load": "graft.recipes.run"}
+_PLACES = {
+    "Recipe": "graft.recipes.recipe",
+    "compare": "graft.recipes.compare",
+    "load": "graft.recipes.run",
+    "train": "graft.recipes.train",
+}
 
 
 def __getattr__(name: str) -> Any:

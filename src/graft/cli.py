@@ -21,9 +21,9 @@ def _example(*lines: str) -> str:
 
 
 def _suggest(ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-    from graft.recipes import flags
+    from graft.recipes import completion
 
-    found = flags.complete(ctx.params.get("flags") or (), incomplete)
+    found = completion.complete(ctx.params.get("flags") or (), incomplete, command=ctx.command.name or "")
     return [CompletionItem(item.text, item.kind, item.help or None) for item in found]
 
 
@@ -100,6 +100,52 @@ def predict(**asked: Any) -> int:
     from graft.recipes import prediction
 
     return prediction.main(prediction.Request(**asked))
+
+
+@graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
+@_flags
+def compare(flags: tuple[str, ...]) -> int:
+    """Compare methods fairly, and say what the evidence supports. See `graft compare --help`."""
+    from graft.recipes import compare
+
+    return compare.main(flags, "graft compare")
+
+
+@graft.command(epilog=_example("graft verdict RUNS --margin 1.0"))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option("--margin", type=float, help="Differences within ± this count as none, in points.  [default: none]")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Probability of any wrong claim on a task.")
+@click.option("--reference", default="full", show_default=True, help="The method that the others are compared with.")
+@click.option("--metric", help="What to score by.  [default: each task's own]")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the results go.  [default: the first DIR]")
+@click.option("--figures", type=click.Path(path_type=Path), help="Where static pictures go.  [default: nowhere]")
+@_AS_JSON
+def verdict(**asked: Any) -> int:
+    """Say what finished runs support, wherever they were made.
+
+    DIR holds run folders, or folders with run folders. Writes comparison.json and tables.
+    """
+    from graft.recipes import verdict
+
+    return verdict.main(verdict.Request(**asked))
+
+
+@graft.command(epilog=_example("graft export RUN --out exported", "graft export RUN --out exported-adapter --adapter"))
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to make.")
+@click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help="Of merged weights.")
+@click.option("--adapter", is_flag=True, help="Export the adapter although it could be merged.")
+@click.option("--dense", is_flag=True, help="Refuse anything but a plain merged checkpoint.")
+@click.option("--tolerance", type=float, help="Largest difference of a logit that is accepted in fp32.")
+def export(**asked: Any) -> int:
+    """Export a run: merged into a plain checkpoint where possible, else as an adapter.
+
+    RUN is a run folder. The export is loaded again in a fresh process, without graft's own classes, and its logits on
+    the evaluation split are compared with the run's before it stands.
+    """
+    from graft.recipes import exporting
+
+    return exporting.main(exporting.Request(**asked))
 
 
 @graft.command(epilog=_example("graft methods"))

@@ -7,13 +7,24 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from graft.errors import GraftError
+
+
+class _WriteError(GraftError):
+    """Something could not be written; `reason` is the system's."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: cannot write ({reason}); free some space or choose another folder")
+        self.reason = reason
 
 
 def sha256_file(path: Path) -> str:
@@ -44,21 +55,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         GraftError: The disk is full or the folder cannot be written; the old file is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise GraftError(
-            f"{path}: cannot write ({error.strerror}); free some space or choose another folder"
-        ) from error
+        raise _WriteError(path, error.strerror or str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone already where all went well, or the place is no folder
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,25 +91,38 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         GraftError: The disk is full or the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = _beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.replace(old / path.name)
+            old = _beside(path)
+            path.replace(old)
             temporary.replace(path)
             shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.replace(path)
     except OSError as error:
-        raise GraftError(f"{path}: cannot write ({error.strerror or error})") from error
+        raise _WriteError(path, error.strerror or str(error)) from error
+    except SafetensorError as error:  # wraps the system's own: "... I/O error: No space left on device (os error 28)"
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise _WriteError(path, os.strerror(int(number[1]))) from error
+    except _WriteError as error:  # of a file in the temporary folder, whose name says nothing to anyone
+        raise _WriteError(path, error.reason) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name of nothing yet, in the same folder; what is made there has the rights that the umask leaves."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def inside(folder: Path, relative: str) -> Path:

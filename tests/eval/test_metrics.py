@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,3 +88,9 @@ def test_the_evaluate_metric_reports_official_keys_as_fractions(tmp_path):
     assert scores == pytest.approx({"pearson": 1.0, "spearmanr": 1.0})
     with pytest.raises(RecipeError, match="did you mean 'mrpc'"):
         Glue("mrcp", **options)
+
+
+def test_the_table_of_metrics_is_quick_to_import():
+    """scipy and scikit-learn take a second, which what only lists or plans must not wait for."""
+    asked = "import sys, graft.eval.metrics; sys.exit(any(name in sys.modules for name in ('scipy', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

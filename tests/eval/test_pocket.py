@@ -18,11 +18,11 @@ from graft.files import fingerprint
 
 FINGERPRINTS = {
     "pocket/acceptability": "3f0a6da4f9813594",
-    "pocket/sentiment": "9336c0fd70903e28",
-    "pocket/sentiment-films": "b4b7305ad4fb1af5",
-    "pocket/sentiment-food": "238f04b9e7ddce7f",
-    "pocket/sentiment-gadgets": "c5ec97730eac927b",
-    "pocket/sentiment-travel": "53640509ff268dbd",
+    "pocket/sentiment": "4bbbedf7920eac58",
+    "pocket/sentiment-films": "8c41d9fd7a815f49",
+    "pocket/sentiment-food": "e0473a6f3ffbe33c",
+    "pocket/sentiment-gadgets": "39bb4b4349f2bfb6",
+    "pocket/sentiment-travel": "e865c1400b7bb771",
     "pocket/paraphrase": "6188c2f70041a984",
     "pocket/similarity": "89db21aed20009a9",
     "pocket/entailment": "f40a1b8d14f6b2c1",

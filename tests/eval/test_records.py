@@ -11,6 +11,7 @@ from graft.eval.records import (
     Parameters,
     RunRecord,
     describe_data,
+    diagnose,
     read_predictions,
     read_record,
     write_examples,
@@ -124,10 +125,48 @@ def test_predictions_read_back_exactly_split_by_split(tmp_path):
     assert found["validation"].labels.tolist() == [0.0, 1.0]
     assert found["holdout"].labels is None
     rows = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pylist()
-    assert rows[2] == {"split": "holdout", "id": 7, "label": None, "scores": [-12.5, 4.0]}
+    assert rows[2] == {"split": "holdout", "id": 7, "unit": 0, "label": None, "scores": [-12.5, 4.0]}
+    table = pyarrow.parquet.read_table(tmp_path / "predictions.parquet")
+    assert table.schema.field("unit").type == pyarrow.int64()
+    assert table.column("unit").to_pylist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "columns", "ragged", "gap", "folder"])
+def test_predictions_of_an_examples_units_read_back_and_files_from_before_units_too(tmp_path):
+    scores = np.zeros((3, 1), dtype=np.float32)
+    written = Predictions(np.array([4, 4, 5]), np.array([0, 1, 1]), scores, units=np.array([0, 1, 0]))
+    write_predictions(tmp_path, {"validation": written})
+    assert read_predictions(tmp_path)["validation"].units.tolist() == [0, 1, 0]
+    path = tmp_path / "predictions.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["unit"]), path)
+    found = read_predictions(tmp_path)["validation"]
+    assert found.units is None
+    assert found.ids.tolist() == [4, 4, 5]
+
+
+def test_a_record_from_before_diagnostics_and_figures_can_still_be_read(tmp_path):
+    write_record(tmp_path, make_record(method_figures={"mean_rank": 2.5}))
+    value = json.loads((tmp_path / "record.json").read_text())
+    del value["diagnostics"], value["method_figures"]
+    (tmp_path / "record.json").write_text(json.dumps(value))
+    record = read_record(tmp_path)
+    assert (record.diagnostics, record.method_figures) == ({}, {})
+
+
+def test_a_classifier_is_diagnosed_split_by_split():
+    scores = np.array([[9, 0], [9, 0], [0, 9]], dtype=np.float32)
+    parts = {
+        "validation": Predictions(np.arange(3), np.array([0.0, 1.0, 1.0]), scores),  # as they read back
+        "test": Predictions(np.arange(3), None, scores),
+    }
+    data = describe_data(make_data())
+    found = diagnose(data, parts)
+    assert list(found) == ["validation"]
+    assert found["validation"].confusion == ((1, 0), (1, 1))
+    assert found["validation"].calibration_error == pytest.approx(100 / 3, abs=0.1)
+    assert diagnose(data.model_copy(update={"kind": "regression", "outputs": 1}), parts) == {}
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "columns", "ragged", "gap", "unit", "folder"])
 def test_predictions_that_are_damaged_say_what_to_do(tmp_path, damage):
     path = tmp_path / "predictions.parquet"
     part = Predictions(np.array([3, 1]), np.array([0, 1]), np.zeros((2, 2), dtype=np.float32))
@@ -140,9 +179,9 @@ def test_predictions_that_are_damaged_say_what_to_do(tmp_path, damage):
             path.write_text("split,id\n")
         case "columns":
             pyarrow.parquet.write_table(table.drop_columns(["scores"]), path)
-        case "ragged" | "gap":
+        case "ragged" | "gap" | "unit":
             rows = table.to_pylist()
-            rows[0] |= {"scores": [1.0]} if damage == "ragged" else {"id": None}
+            rows[0] |= {"ragged": {"scores": [1.0]}, "gap": {"id": None}, "unit": {"unit": None}}[damage]
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         case "folder":
             path.unlink()

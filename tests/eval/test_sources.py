@@ -157,7 +157,7 @@ def test_without_a_network_the_hub_is_given_up_at_once(monkeypatch):
         raise AssertionError("load_dataset would retry for half a minute")
 
     monkeypatch.setattr(datasets, "load_dataset", retried)
-    with pytest.raises(DataError, match=r"nyu-mll/glue \(mrpc\): http://127.0.0.1:9 cannot be reached; give --data"):
+    with pytest.raises(DataError, match=r"nyu-mll/glue \(mrpc\): .*:9 cannot be reached \(.*\); give --data"):
         read_hub("nyu-mll/glue", "mrpc", ("validation",))
 
 

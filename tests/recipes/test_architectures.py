@@ -12,7 +12,7 @@ from graft.adapters.families import FAMILIES
 from graft.adapters.loading import load_model, load_tokenizer
 from graft.adapters.methods import METHODS
 from graft.errors import GraftError, RecipeError
-from graft.recipes import building
+from graft.recipes import stock
 from graft.recipes.building import build, gather
 from graft.recipes.scoring import metrics_of, score_splits
 from graft.recipes.step import train_step
@@ -68,7 +68,7 @@ def recipe_of(checkpoint, tiny_recipe, tiny_bert, monkeypatch):
     """Make `recipe_of(family, method, kind, dropout)`: two steps of 8 examples; every text is BERT's tokens."""
     tokenizer = load_tokenizer(resolve(ModelConfig(name=str(tiny_bert))))
     tokenizer.model_max_length = 10**30  # as transformers has it where nobody said
-    monkeypatch.setattr(building, "load_tokenizer", lambda _: tokenizer)
+    monkeypatch.setattr(stock, "load_tokenizer", lambda _: tokenizer)
 
     def make(family, method="full", kind="classification", dropout=0.2, positions=POSITIONS, **sections):
         sections.setdefault("task", {})

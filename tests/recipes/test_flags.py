@@ -8,7 +8,8 @@ import pytest
 from graft.adapters.methods import METHODS
 from graft.errors import RecipeError
 from graft.eval.tasks import TASKS
-from graft.recipes.flags import Command, complete, merge, parse
+from graft.recipes.completion import complete
+from graft.recipes.flags import Command, merge, parse
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe
 
@@ -105,6 +106,20 @@ def test_naming_another_method_drops_the_settings_of_the_files_method(file: Path
     assert adalora == Recipe(method={"name": "adalora", "initial_r": 20}).method
 
 
+def test_naming_a_method_drops_the_settings_of_a_default_that_the_file_left_unsaid(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("method: {r: 32}\n")
+    assert read(f"--recipe {path} --method.alpha 4").recipe == Recipe(method={"name": "lora", "r": 32, "alpha": 4})
+    assert read(f"--recipe {path} --method adalora").recipe.method == Recipe(method="adalora").method
+
+
+def test_class_weights_are_written_as_a_term() -> None:
+    assert read("--objective.terms class_weights").recipe == Recipe(objective={"terms": "class_weights"})
+    given = ["--objective.terms", "[{name: class_weights, weights: {positive: 2.0, negative: 1}}]"]
+    (term,) = parse(given, "x").recipe.objective.terms
+    assert term.weights == {"positive": 2.0, "negative": 1.0}
+
+
 def test_the_file_overrides_what_the_program_starts_from(file: Path) -> None:
     assert read("", task={"name": "text"}).recipe.task.name == "text"
     assert read(f"--recipe {file}", task={"name": "text"}, seed=4).recipe.task.name == "mrpc"
@@ -181,10 +196,9 @@ def test_a_setting_alone_is_the_default_methods() -> None:
     assert read("--method.r 16").recipe == Recipe(method={"name": "lora", "r": 16})
 
 
-def test_a_setting_alone_does_not_name_what_the_file_leaves_open(file: Path) -> None:
+def test_a_setting_alone_in_a_file_is_the_default_methods_and_one_as_a_flag_the_files_own(file: Path) -> None:
     file.write_text("method: {r: 16}\n")
-    with pytest.raises(RecipeError, match=r"recipe\.yaml: method\.name: missing"):
-        read(f"--recipe {file}")
+    assert read(f"--recipe {file}").recipe == Recipe(method={"name": "lora", "r": 16})
     file.write_text("method: adalora\n")
     assert read(f"--recipe {file} --method.initial_r 20").recipe == Recipe(method={"name": "adalora", "initial_r": 20})
 
@@ -198,8 +212,12 @@ def test_a_setting_alone_does_not_name_what_the_file_leaves_open(file: Path) -> 
         ("method: [lora]", "method: expected keys with values, or a name alone (full, "),
         ("method: {name: lora, targets: 3}", "method.targets: expected a list such as `[a, b]`, found 3"),
         ("method: {name: lora, initial_r: 3}", "method.initial_r: unknown key for lora; it is a setting of adalora"),
-        ("objective: {terms: [3]}", "objective.terms.0: expected keys with values, or a name alone (l2sp), found 3"),
-        ("objective: {terms: [{nam: l2sp}]}", "objective.terms.0.nam: unknown key (did you mean 'name'?)"),
+        (
+            "objective: {terms: [3]}",
+            "objective.terms.0: expected keys with values, or a name alone (l2sp, class_weights), found 3",
+        ),
+        ("objective: {terms: [{nam: l2sp}]}", "objective.terms.0.name: missing; say which one is meant"),
+        ("objective: {terms: [{name: l2sp, strenth: 1}]}", "objective.terms.0.strenth: unknown key (did you mean"),
         ("optim: {betas: [0.1, 0.2, 0.3]}", "optim.betas: expected at most 2 items, found [0.1, 0.2, 0.3]"),
         ("budget: {tokens: many}", "budget.tokens: expected an integer, found 'many'"),
         ("budget: {buckets: maybe}", "budget.buckets: expected true or false, found 'maybe'"),

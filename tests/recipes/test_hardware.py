@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,3 +71,73 @@ def test_the_peak_of_a_process_is_not_its_parents() -> None:
     code = "from graft.recipes.hardware import peak_memory; print(peak_memory('cpu'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200 << 20
+
+
+def groups(folder: Path, named: str, files: dict[str, str]) -> dict[str, Path]:
+    """Write control groups, and the page that names a process's own."""
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+    (folder / "named").write_text(named)
+    return {"control": folder, "process": folder / "named"}
+
+
+@pytest.fixture
+def a_thousand_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+
+
+@pytest.mark.usefixtures("a_thousand_free")
+@pytest.mark.parametrize(
+    ("named", "files", "free"),
+    [
+        ("0::/job\n", {"job/memory.max": "900\n", "job/memory.current": "200\n"}, 700),
+        (
+            "0::/job\n",
+            {
+                "job/memory.max": "900",
+                "job/memory.current": "200",
+                "job/memory.stat": "anon 60\nfile 90\ninactive_file 50\n",
+            },
+            750,
+        ),
+        ("0::/job\n", {"job/memory.max": "max\n", "job/memory.current": "200\n"}, 1000),
+        ("0::/job\n", {"job/memory.max": "9000\n", "job/memory.current": "200\n"}, 1000),
+        ("0::/job\n", {"job/memory.max": "100\n", "job/memory.current": "200\n"}, 0),
+        (
+            "0::/all/job\n",
+            {
+                "all/memory.max": "500",
+                "all/memory.current": "450",
+                "all/job/memory.max": "900",
+                "all/job/memory.current": "200",
+            },
+            50,
+        ),
+        ("0::/outside/of/the/container\n", {"memory.max": "900", "memory.current": "200"}, 700),
+        (
+            "5:cpu,memory:/job\n0::/\n",
+            {"memory/job/memory.limit_in_bytes": "600", "memory/job/memory.usage_in_bytes": "200"},
+            400,
+        ),
+        (
+            "4:memory:/job\n",
+            {
+                "memory/job/memory.limit_in_bytes": "600",
+                "memory/job/memory.usage_in_bytes": "200",
+                "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 30\n",
+            },
+            430,
+        ),
+        ("4:cpu:/job\n", {"memory/job/memory.limit_in_bytes": "6", "memory/job/memory.usage_in_bytes": "2"}, 1000),
+    ],
+)
+def test_a_containers_limit_counts_as_much_as_the_machines(
+    tmp_path: Path, named: str, files: dict[str, str], free: int
+) -> None:
+    assert hardware.free_memory(**groups(tmp_path, named, files)) == free
+
+
+@pytest.mark.usefixtures("a_thousand_free")
+def test_without_control_groups_the_machines_memory_counts(tmp_path: Path) -> None:
+    assert hardware.free_memory(tmp_path, tmp_path / "none") == 1000

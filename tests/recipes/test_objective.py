@@ -1,5 +1,7 @@
 """Terms weigh, add and remember; L2-SP is its paper's formula; the frozen reference is what was loaded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from accelerate import Accelerator
 from domain_term import DomainTerm
 
 from graft import load, train
+from graft.adapters.methods import METHODS as METHOD_ROWS
 from graft.errors import GraftError, RecipeError
-from graft.recipes.building import build, gather
+from graft.recipes.building import build, build_model, gather
 from graft.recipes.l2sp import L2SP
 from graft.recipes.objective import Contribution, Term
 from graft.recipes.options import RunOptions
@@ -50,6 +53,16 @@ class Weigher(Term):
 
     def loss(self, step):
         return torch.tensor(0.25)
+
+
+class Referring(Term):
+    """Asks for the frozen reference, and does nothing with it."""
+
+    name = "referring"
+    wants_reference = True
+
+    def identity(self):
+        return {"name": self.name}
 
 
 def test_weights_losses_and_a_loss_per_step_combine(tiny_recipe, accelerator):
@@ -109,6 +122,92 @@ def test_a_reference_is_taken_before_the_method_touches_the_base(tiny_recipe):
     with torch.no_grad():
         next(state.model.backbone.parameters()).add_(1.0)
     assert float(state.objective.reference.distance_squared()) > 0.0
+
+
+METHODS = ["full", "probe", "bitfit", "lora", "prefix", {"name": "adalora", "r": 2, "initial_r": 4}]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method if isinstance(method, str) else method["name"])
+def test_the_reference_says_at_every_step_what_the_loaded_model_says(tiny_recipe, accelerator, method, family):
+    """Under each method, with dropout in training, and whatever mode the trained model is in."""
+    term = Referring()
+    recipe = tiny_recipe(method, family, objective={}, model={"dropout": 0.3})
+    materials = gather(recipe, terms=[term])
+    loaded = build_model(materials).eval()
+    state = build(materials, CPU, [term])
+    batch = state.kind.collate(state.train, range(5))
+    with torch.no_grad():
+        expected = loaded(batch.inputs, need=frozenset({"hidden"}))
+    for _ in range(3):
+        train_step([state], accelerator)
+        found = state.objective.reference.forward(batch.inputs, need=frozenset({"hidden"}))
+        assert torch.equal(found.features, expected.features)
+        assert torch.equal(found.logits, expected.logits)
+        assert all(map(torch.equal, found.hidden, expected.hidden))
+        assert not found.features.requires_grad
+        with state.evaluating():
+            assert not torch.allclose(state.model(batch.inputs).logits, expected.logits)
+
+
+def test_the_reference_says_what_a_base_was_that_its_method_changed(tiny_recipe, monkeypatch):
+    """As PiSSA and OLoRA do: the base neither learns nor stays what it was."""
+    row = METHOD_ROWS["lora"]
+
+    def changing(model, config, context):
+        attached = row.attach(model, config, context)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith("query.base_layer.weight"):
+                    weight.mul_(0.5)
+        return attached
+
+    monkeypatch.setitem(METHOD_ROWS, "lora", dataclasses.replace(row, attach=changing))
+    term = Referring()
+    materials = gather(tiny_recipe("lora"), terms=[term])
+    loaded = build_model(materials).eval()
+    state = build(materials, CPU, [term])
+    batch = state.kind.collate(state.train, range(5))
+    reference, now = state.objective.reference, dict(state.model.named_parameters())
+    assert torch.equal(reference.forward(batch.inputs).features, loaded.features(batch.inputs))
+    changed = [name for name in now if name.endswith("query.base_layer.weight")]
+    assert len(changed) == 2
+    assert all(torch.equal(reference.weight(name), 2 * now[name]) for name in changed)
+    assert reference.bytes == sum(weight.nbytes for name, weight in now.items() if name in changed or "heads" in name)
+
+
+def test_the_reference_knows_each_weight_by_the_name_that_it_has_now(tiny_recipe, accelerator):
+    for method in ("full", "lora"):
+        term = Referring()
+        materials = gather(tiny_recipe(method), terms=[term])
+        loaded = dict(build_model(materials).named_parameters())
+        state = build(materials, CPU, [term])
+        train_step([state], accelerator)
+        reference = state.objective.reference
+        query = next(name for name in dict(state.model.named_parameters()) if "layer.1.attention.self.query" in name)
+        before = loaded["backbone.encoder.layer.1.attention.self.query.weight"]
+        assert torch.equal(reference.weight(query), before)
+        fresh = "heads.default.classifier.weight"
+        with pytest.raises(GraftError, match="did not bring this parameter"):
+            reference.weight(fresh)
+
+
+def test_a_reference_holds_only_what_learns(tiny_recipe):
+    """All else is the memory of the model itself."""
+
+    def held(method):
+        state = build(gather(tiny_recipe(method), terms=[Referring()]), CPU, [Referring()])
+        reference, learning = state.objective.reference, state.attached.learning
+        pretrained = {
+            n: p for n, p in state.model.named_parameters() if n.startswith("backbone.") and ".lora_" not in n
+        }
+        apart = {n for n, p in pretrained.items() if reference.weight(n).data_ptr() != p.data_ptr()}
+        assert apart == set(pretrained) & set(learning)
+        head = sum(weight.nbytes for weight in state.model.heads.parameters())
+        assert reference.bytes == head + sum(pretrained[name].nbytes for name in apart)
+        return len(apart)
+
+    assert held("full") > held("bitfit") > held("lora") == held("probe") == 0
 
 
 def test_a_terms_module_learns_and_its_stream_goes_round(tiny_recipe, accelerator):

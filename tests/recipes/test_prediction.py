@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,9 +155,21 @@ def test_every_column_and_the_order_survive_from_any_format_to_any(
 
 
 def test_a_number_that_json_cannot_say_becomes_null(runs: SimpleNamespace, tmp_path: Path) -> None:
-    pa.parquet.write_table(pa.table({"text": ["w1", "w2"], "x": [float("nan"), 1.5]}), tmp_path / "in.parquet")
-    assert main(Request(runs.classes, file=tmp_path / "in.parquet", out=tmp_path / "out.jsonl", quiet=True)) == 0
-    assert [row["x"] for row in lines(tmp_path / "out.jsonl")] == [None, 1.5]
+    nan, inf = float("nan"), float("inf")
+    nested = {"x": [nan, 1.5], "y": [[1.0, nan], [-inf]], "z": [{"a": [inf], "b": 2.0}, {"a": [0.5], "b": nan}]}
+    pa.parquet.write_table(pa.table({"text": ["w1", "w2"], **nested}), tmp_path / "in.parquet")
+    for suffix in (".jsonl", ".csv"):
+        request = Request(runs.classes, file=tmp_path / "in.parquet", out=tmp_path / f"out{suffix}", quiet=True)
+        assert main(request) == 0
+
+    def strictly(text: str) -> Any:
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+    rows = [strictly(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["x"] for row in rows] == [None, 1.5]
+    assert [row["y"] for row in rows] == [[1.0, None], [None]]
+    assert [row["z"] for row in rows] == [{"a": [None], "b": 2.0}, {"a": [0.5], "b": None}]
+    assert [strictly(row["z"]) for row in read(tmp_path / "out.csv")] == [row["z"] for row in rows]
 
 
 def test_texts_are_printed_for_a_person_and_for_programs(
@@ -228,7 +241,7 @@ def test_texts_that_are_cut_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert main(Request(runs.classes, texts=("w1 " * 50, "w2"))) == 0
-    assert "1 of 2 texts were longer" in caplog.text
+    assert "1 of 2 texts were longer than the run's task.max_length (24 tokens) and were cut" in caplog.text
     capsys.readouterr()
     monkeypatch.setattr(prediction, "_CHUNK", 1)
     (tmp_path / "in.csv").write_text(f"text\n{'w1 ' * 50}\nw2\n{'w3 ' * 50}\n")
@@ -238,12 +251,27 @@ def test_texts_that_are_cut_are_counted(
 
 
 def test_a_prefix_leaves_the_texts_the_positions_that_it_does_not_take(
-    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = tiny_recipe({"name": "prefix", "tokens": 20}, task={"max_length": 32}, schedule={"epochs": 1, "steps": 1})
     loaded = load(train(recipe, options=RunOptions(out=tmp_path, quiet=True)).folder)
     assert int(loaded.encode(["w1 " * 60]).lengths.max()) == 20  # of 40 positions
     assert torch.isfinite(loaded.logits(["w1 " * 60])).all()
+    assert main(Request(loaded.folder, texts=("w1 " * 60,), quiet=True)) == 0
+    assert "longer than the 20 tokens that the model takes besides the 20 positions of its prefix" in caplog.text
+
+
+def test_positions_bound_texts_that_the_recipe_would_let_through(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture, tiny_bert: Path
+) -> None:
+    """As of a checkpoint whose tokenizer knows no limit."""
+    checkpoint = Path(shutil.copytree(tiny_bert, tmp_path / "checkpoint"))
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 10**6}))
+    recipe = tiny_recipe("lora", model={"name": str(checkpoint)}, task={"max_length": 64}, schedule={"steps": 1})
+    run = train(recipe, options=RunOptions(out=tmp_path / "runs", quiet=True))
+    assert main(Request(run.folder, texts=("w1 " * 60,), quiet=True)) == 0
+    assert "longer than the 40 tokens that the model takes and were cut" in caplog.text
 
 
 def test_an_interruption_or_a_failure_leaves_the_old_file(

@@ -247,7 +247,11 @@ def test_ranks_that_are_not_down_to_the_budget_are_never_the_best(tiny_recipe):
     assert state.step == 6
     assert state.best_step == 4
     kept = sum(int((w != 0).sum()) for name, w in state.model.named_parameters() if "lora_E" in name)
-    assert 0 < kept <= 2 * sum("lora_E" in name for name, _ in state.model.named_parameters())
+    layers = sum("lora_E" in name for name, _ in state.model.named_parameters())
+    assert 0 < kept <= 2 * layers
+    allocated = state.model.backbone.peft_config["default"].rank_pattern  # layer → which of its triplets peft keeps
+    assert kept == sum(int(np.sum(mask)) for mask in allocated.values())
+    assert state.attached.figures() == {"total_rank": kept, "mean_rank": kept / layers}
 
 
 def test_training_leaves_the_callers_generator_alone(tmp_path, tiny_recipe):

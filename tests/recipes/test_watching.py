@@ -3,11 +3,14 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
+from peft.tuners.adalora import AdaLoraLayer
+from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from graft import train
+from graft import load, train
 from graft.errors import RecipeError, RunError
 from graft.eval.records import read_predictions, read_record
 from graft.recipes import checkpoints
@@ -24,6 +27,7 @@ def options(folder, **changes):
 def test_a_trial_never_looks_at_the_validation_split(tmp_path, tiny_recipe):
     trial = train(tiny_recipe("lora"), options=options(tmp_path, kind="trial"))
     assert set(trial.record.scores) == set(read_predictions(trial.folder)) == {"holdout"}
+    assert set(trial.record.diagnostics) == {"holdout"}
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -34,10 +38,40 @@ def test_a_trial_becomes_final_without_being_trained_again(tmp_path, tiny_recipe
     final = train(tiny_recipe(method), options=options(tmp_path / "trial"))
     assert final.folder == trial.folder
     assert final.record.scores == whole.record.scores
+    assert final.record.diagnostics == whole.record.diagnostics
+    assert set(final.record.diagnostics) == {"holdout", "validation"}
     assert (final.folder / "predictions.parquet").read_bytes() == (whole.folder / "predictions.parquet").read_bytes()
     assert read_record(final.folder) == final.record
     assert final.record.kind == "final"
     assert train(tiny_recipe(method), options=options(tmp_path / "trial", kind="trial")).reused
+
+
+def test_the_record_counts_what_was_taken_for_what(tmp_path, tiny_recipe):
+    run = train(tiny_recipe("lora", schedule={"steps": 2}), options=options(tmp_path))
+    record, predictions = run.record, read_predictions(run.folder)
+    for split, found in record.diagnostics.items():
+        expected = confusion_matrix(predictions[split].labels, predictions[split].scores.argmax(axis=1), labels=[0, 1])
+        assert found.confusion == tuple(map(tuple, expected.tolist()))
+        accuracy = 100 * np.trace(found.confusion) / np.sum(found.confusion)
+        assert accuracy == pytest.approx(record.scores[split]["accuracy"])
+        assert 0 < found.calibration_error < 100
+
+
+def test_the_record_of_a_task_without_classes_counts_nothing(tmp_path, tiny_recipe):
+    recipe = tiny_recipe(family="gpt2", task={"label": None, "kind": "causal_lm"}, schedule={"steps": 2})
+    assert train(recipe, options=options(tmp_path)).record.diagnostics == {}
+
+
+def test_the_record_has_the_ranks_that_adalora_kept(tmp_path, tiny_recipe):
+    """As many as the updates of the saved adapter have singular values."""
+    method = {"name": "adalora", "r": 2, "initial_r": 4, "final": 0.5}
+    run = train(tiny_recipe(method, schedule={"steps": 12}), options=options(tmp_path))
+    model = load(run.folder).model
+    layers = [module for module in model.modules() if isinstance(module, AdaLoraLayer)]
+    ranks = [int(torch.linalg.matrix_rank(layer.get_delta_weight("default"))) for layer in layers]
+    assert 0 < sum(ranks) <= 2 * len(layers)
+    assert run.record.method_figures == {"total_rank": sum(ranks), "mean_rank": pytest.approx(sum(ranks) / len(ranks))}
+    assert train(tiny_recipe("lora", schedule={"steps": 2}), options=options(tmp_path)).record.method_figures == {}
 
 
 def test_trackers_get_every_loss_and_every_score(tmp_path, tiny_recipe):
