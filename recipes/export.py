@@ -1,0 +1,183 @@
+"""From a run to a folder that others load: merged into a plain checkpoint where that is possible, else an adapter.
+
+Nothing is called done before a fresh process, with plain transformers or peft, has loaded the folder and said the same
+of every evaluation example.
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from graft.adapters.loading import quiet
+from graft.adapters.merging import merge, obstacle
+from graft.errors import GraftError, RunError
+from graft.files import atomic_folder, write_json
+from graft.recipes.card import write_card
+from graft.recipes.run import LoadedRun, load
+from graft.recipes.solitary import run_alone
+
+log = logging.getLogger(__name__)
+
+Form = Literal["merged", "peft", "graft"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+EXPORT = "export.json"
+SCHEMA = 1
+TOLERANCE = 1e-4
+"""Largest difference of a logit in fp32: float32's rounding through a dozen layers, with a margin of ten."""
+_DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported folder is from its run, on one evaluation split.
+
+    Attributes:
+        examples: Scored.
+        largest_difference: Of any logit or score.
+        decided_alike: Share of the examples on which both say the same class or score.
+        before: Metrics of the run.
+        after: Metrics of the exported folder.
+    """
+
+    examples: int
+    largest_difference: float
+    decided_alike: float
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder that others load.
+
+    Attributes:
+        folder: Where it is.
+        form: `merged`, a plain checkpoint; `peft`, an adapter that plain peft loads; `graft`, what graft alone loads.
+        dtype: Of its weights.
+        size: Bytes of all files.
+        parity: Split → how far it is from the run; empty for `graft`, whose loading is the run's own.
+    """
+
+    folder: Path
+    form: Form
+    dtype: Dtype
+    size: int
+    parity: dict[str, Parity]
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    dtype: Dtype = "fp32",
+    adapter: bool = False,
+    dense: bool = False,
+    tolerance: float = TOLERANCE,
+) -> Exported:
+    """Export a run, and prove that the export says what the run said.
+
+    Args:
+        run: A finished run's folder.
+        out: The folder to make; an earlier export there is replaced, anything else is refused.
+        dtype: Of a merged checkpoint's weights. Merging itself is done in fp32.
+        adapter: Export the adapter although the method could be merged.
+        dense: Refuse anything but a plain merged checkpoint.
+        tolerance: Largest difference of a logit that is accepted in fp32; other dtypes are measured and reported.
+
+    Returns:
+        What was written.
+
+    Raises:
+        RunError: The run is unfinished or a trial, or its texts are not beside it.
+        GraftError: There is no dense form and one was demanded, `out` holds something else, or the export does not say
+            what the run said; then nothing is left of it.
+    """
+    folder, target = Path(run), Path(out)
+    loaded = load(folder)
+    if loaded.record.kind != "final":
+        raise RunError(f"{folder}: is a trial; train it as a final run first: `graft train ... --kind final`")
+    form = _form(loaded, adapter=adapter, dense=dense)
+    if form != "merged" and dtype != "fp32":
+        raise GraftError(f"--dtype {dtype}: only a merged checkpoint can be cast, and this is exported as an adapter")
+    _refuse_foreign(target)
+    with atomic_folder(target) as building:
+        _fill(building, loaded, form, dtype)
+        parity = {} if form == "graft" else _parity(loaded, building, form)
+        if dtype == "fp32":
+            _check(parity, tolerance, target)
+        write_card(building, loaded, form, dtype, parity)
+        write_json(
+            building / EXPORT,
+            {
+                "schema": SCHEMA,
+                "form": form,
+                "dtype": dtype,
+                "run": loaded.record.digest,
+                "parity": {name: vars(found) for name, found in parity.items()},
+            },
+        )
+        size = sum(file.stat().st_size for file in building.rglob("*") if file.is_file())
+    return Exported(target, form, dtype, size, parity)
+
+
+def _form(loaded: LoadedRun, *, adapter: bool, dense: bool) -> Form:
+    """Decide which form an export takes.
+
+    Raises:
+        GraftError: A dense one is demanded and there is none.
+    """
+    reason = obstacle(loaded.model, loaded.recipe.method)
+    if dense and (adapter or reason):
+        said = "--dense and --adapter exclude each other" if adapter else f"there is no dense form: {reason}"
+        raise GraftError(
+            f"{said}; leave --dense out to export an adapter, or train with a method that merges "
+            "(`graft methods`) and `--model.pooling native`"
+        )
+    if reason is None and not adapter:
+        return "merged"
+    return "peft" if (loaded.folder / "adapter" / "adapter_config.json").is_file() else "graft"
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Refuse to replace what is no export."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() and not (target / EXPORT).is_file():
+        raise GraftError(f"--out {target}: exists and is no earlier export; name another folder, or move it away")
+
+
+def _fill(building: Path, loaded: LoadedRun, form: Form, dtype: Dtype) -> None:
+    """Write weights, config and tokenizer."""
+    with quiet():
+        if form == "merged":
+            whole = merge(loaded.model, loaded.recipe.method).to(_DTYPES[dtype])  # type: ignore[arg-type]
+            whole.config._attn_implementation = None  # ours is known to this process alone
+            whole.save_pretrained(building)
+        elif form == "peft":
+            shutil.copytree(loaded.folder / "adapter", building, dirs_exist_ok=True)
+        else:
+            shutil.copytree(loaded.folder / "adapter", building / "adapter")
+            for name in ("record.json", "predictions.parquet"):
+                shutil.copyfile(loaded.folder / name, building / name)
+        loaded.tokenizer.save_pretrained(building)
+
+
+def _parity(loaded: LoadedRun, building: Path, form: Form) -> dict[str, Parity]:
+    """Ask a fresh process what the folder says."""
+    folder = str(loaded.folder.absolute())
+    found = run_alone("graft.recipes.parity", loaded.recipe, str(building.absolute()), folder, form)
+    return {name: Parity(**figures) for name, figures in found.items()}
+
+
+def _check(parity: dict[str, Parity], tolerance: float, target: Path) -> None:
+    for name, found in parity.items():
+        if not found.largest_difference <= tolerance:  # also where it is not a number
+            raise GraftError(
+                f"{target}: on {name} a logit differs by {found.largest_difference:.2g} from the run's, more than "
+                f"{tolerance:g}; nothing was exported. Do the run and the checkpoint belong together?"
+            )
