@@ -8,25 +8,29 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from graft.adapters.loading import quiet
 from graft.adapters.merging import merge, obstacle
+from graft.adapters.saving import saved_checkpoint
 from graft.errors import GraftError, RunError
-from graft.files import atomic_folder, write_json
-from graft.recipes.card import write_card
+from graft.files import atomic_folder
+from graft.recipes.card import HERE, Destination, write_card
+from graft.recipes.exported import (
+    Dtype,
+    Form,
+    Manifest,
+    read_manifest,
+    refuse_foreign,
+    write_manifest,
+    write_portable_record,
+)
 from graft.recipes.run import LoadedRun, load
 from graft.recipes.solitary import run_alone
 
 log = logging.getLogger(__name__)
 
-Form = Literal["merged", "peft", "graft"]
-Dtype = Literal["fp32", "bf16", "fp16"]
-
-EXPORT = "export.json"
-SCHEMA = 1
 TOLERANCE = 1e-4
 """Largest difference of a logit in fp32: float32's rounding through a dozen layers, with a margin of ten."""
 _DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,6 +82,7 @@ def export(
     adapter: bool = False,
     dense: bool = False,
     tolerance: float = TOLERANCE,
+    destination: Destination = HERE,
 ) -> Exported:
     """Export a run, and prove that the export says what the run said.
 
@@ -88,39 +93,38 @@ def export(
         adapter: Export the adapter although the method could be merged.
         dense: Refuse anything but a plain merged checkpoint.
         tolerance: Largest difference of a logit that is accepted in fp32; other dtypes are measured and reported.
+        destination: Where others will find it, for its card.
 
     Returns:
         What was written.
 
     Raises:
-        RunError: The run is unfinished or a trial, or its texts are not beside it.
-        GraftError: There is no dense form and one was demanded, `out` holds something else, or the export does not say
-            what the run said; then nothing is left of it.
+        RunError: The run is unfinished or a trial, its texts are not beside it, or it is an export itself.
+        GraftError: There is no dense form and one was demanded, `out` holds something else, an adapter for the Hub
+            belongs to a base that is not there, or the export does not say what the run said; then nothing is left of
+            it.
     """
     folder, target = Path(run), Path(out)
+    if read_manifest(folder) is not None:
+        raise RunError(f"{folder}: is an export already; name the folder of the run that it was made from")
     loaded = load(folder)
     if loaded.record.kind != "final":
         raise RunError(f"{folder}: is a trial; train it as a final run first: `graft train ... --kind final`")
     form = _form(loaded, adapter=adapter, dense=dense)
     if form != "merged" and dtype != "fp32":
         raise GraftError(f"--dtype {dtype}: only a merged checkpoint can be cast, and this is exported as an adapter")
-    _refuse_foreign(target)
+    if form != "merged" and destination.name is not None:
+        _refuse_private_base(loaded)
+    refuse_foreign(target)
     with atomic_folder(target) as building:
         _fill(building, loaded, form, dtype)
         parity = {} if form == "graft" else _parity(loaded, building, form)
         if dtype == "fp32":
             _check(parity, tolerance, target)
-        write_card(building, loaded, form, dtype, parity)
-        write_json(
-            building / EXPORT,
-            {
-                "schema": SCHEMA,
-                "form": form,
-                "dtype": dtype,
-                "run": loaded.record.digest,
-                "parity": {name: vars(found) for name, found in parity.items()},
-            },
-        )
+        write_card(building, loaded, form, dtype, parity, destination)
+        write_portable_record(building, loaded.record, form, folder / "adapter")
+        figures = {name: vars(found) for name, found in parity.items()}
+        write_manifest(building, Manifest(form=form, dtype=dtype, run=loaded.record.digest, parity=figures))
         size = sum(file.stat().st_size for file in building.rglob("*") if file.is_file())
     return Exported(target, form, dtype, size, parity)
 
@@ -143,12 +147,14 @@ def _form(loaded: LoadedRun, *, adapter: bool, dense: bool) -> Form:
     return "peft" if (loaded.folder / "adapter" / "adapter_config.json").is_file() else "graft"
 
 
-def _refuse_foreign(target: Path) -> None:
-    """Refuse to replace what is no export."""
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists() and not (target / EXPORT).is_file():
-        raise GraftError(f"--out {target}: exists and is no earlier export; name another folder, or move it away")
+def _refuse_private_base(loaded: LoadedRun) -> None:
+    """Refuse to publish an adapter whose base model lies on this machine alone."""
+    base, _ = saved_checkpoint(loaded.folder / "adapter")
+    if Path(base).is_absolute():
+        raise GraftError(
+            f"{loaded.folder}: was trained from the local folder {base}, so that nobody else could load its adapter; "
+            "publish it merged where it can be (--merged), or publish the base and train from its Hub name"
+        )
 
 
 def _fill(building: Path, loaded: LoadedRun, form: Form, dtype: Dtype) -> None:
@@ -162,8 +168,6 @@ def _fill(building: Path, loaded: LoadedRun, form: Form, dtype: Dtype) -> None:
             shutil.copytree(loaded.folder / "adapter", building, dirs_exist_ok=True)
         else:
             shutil.copytree(loaded.folder / "adapter", building / "adapter")
-            for name in ("record.json", "predictions.parquet"):
-                shutil.copyfile(loaded.folder / name, building / name)
         loaded.tokenizer.save_pretrained(building)
 
 

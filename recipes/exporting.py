@@ -8,7 +8,15 @@ from graft.recipes import launch
 from graft.recipes.inventory import write_out
 
 if TYPE_CHECKING:
-    from graft.recipes.export import Dtype, Exported
+    from graft.recipes.export import Exported
+    from graft.recipes.exported import Dtype
+
+KINDS = {
+    "merged": "a plain checkpoint: transformers loads it without graft",
+    "peft": "an adapter: peft loads it onto the base model",
+    "graft": "an adapter that graft alone loads",
+}
+"""Form of an export → what it is."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +59,19 @@ def main(request: Request) -> int:
             dense=request.dense,
             tolerance=TOLERANCE if request.tolerance is None else request.tolerance,
         )
-        write_out(_told(exported))
+        lines = [*told(exported), f"how to load it: {exported.folder / 'README.md'}", f"export: {exported.folder}"]
+        write_out("\n".join(lines) + "\n")
 
     return launch.guarded(action, after_interruption="nothing was exported")
 
 
-def _told(exported: "Exported") -> str:
-    """What a person wants to know of an export."""
-    kinds = {
-        "merged": "a plain checkpoint: transformers loads it without graft",
-        "peft": "an adapter: peft loads it onto the base model",
-        "graft": "an adapter that graft alone loads",
-    }
-    lines = [f"{kinds[exported.form]} ({exported.dtype}, {exported.size / 2**20:.1f} MiB)"]
+def told(exported: "Exported") -> list[str]:
+    """What a person wants to know of an export, in lines."""
+    lines = [f"{KINDS[exported.form]} ({exported.dtype}, {exported.size / 2**20:.1f} MiB)"]
     for split, found in exported.parity.items():
         scores = ", ".join(f"{name} {found.before[name]:.2f} -> {value:.2f}" for name, value in found.after.items())
         lines.append(
             f"{split}, {found.examples} examples: largest difference of a logit {found.largest_difference:.2g}, "
             f"{100 * found.decided_alike:.2f} % decided alike; {scores}"
         )
-    return "\n".join([*lines, f"how to load it: {exported.folder / 'README.md'}", f"export: {exported.folder}"]) + "\n"
+    return lines

@@ -10,12 +10,14 @@ from scipy.special import softmax
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from graft.adapters.checkpoint import Checkpoint
 from graft.adapters.checkpoint import resolve as resolve_checkpoint
+from graft.adapters.config import ModelConfig
 from graft.adapters.loading import load_model, load_tokenizer
 from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.model import AdaptedModel
 from graft.adapters.saving import add_saved_heads, load_adapter
-from graft.errors import DataError, RunError
+from graft.errors import CheckpointError, DataError, RunError
 from graft.eval.encoding import Encoded, collate, encode_texts
 from graft.eval.kinds import KINDS, Kind
 from graft.eval.predict import predict
@@ -24,6 +26,8 @@ from graft.eval.splits import Split
 from graft.eval.tasks import TASKS
 from graft.eval.wording import shown
 from graft.recipes.attention import register
+from graft.recipes.exported import learned_folder, read_manifest
+from graft.recipes.pull import find
 from graft.recipes.recipe import Recipe
 from graft.recipes.streams import stream
 
@@ -67,6 +71,7 @@ class LoadedRun:
         model: The model, on the CPU in fp32, in evaluation mode; it may be moved to another device.
         tokenizer: The checkpoint's.
         kind: The task's kind.
+        checkpoint: What it was loaded from: the base model, or an export that holds all of it.
     """
 
     folder: Path
@@ -75,6 +80,7 @@ class LoadedRun:
     model: AdaptedModel
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
+    checkpoint: Checkpoint
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -188,40 +194,64 @@ def refuse_language_model(folder: Path, record: RunRecord) -> None:
         )
 
 
-def load(run: str | Path) -> LoadedRun:
-    """Load a run folder.
+def load(run: str | Path, *, revision: str | None = None) -> LoadedRun:
+    """Load a run folder, an export, or what `graft push` published.
 
     Args:
-        run: A folder that `graft train` made.
+        run: A folder that `graft train`, `graft export` or `graft pull` made, or a repository's name on the Hub,
+            `user/name`. A folder of that name comes first, and a `Path` is always a folder.
+        revision: Branch, tag or commit of the repository; none means its main branch.
 
     Returns:
-        The trained model; its logits are those that the run was scored by.
+        The trained model; its logits are those that the run was scored by, or, merged, equal to them but for rounding.
 
     Raises:
         RunError: The folder is no finished run, or the checkpoint that it was trained from has changed.
         CheckpointError: The checkpoint cannot be found, or the adapter does not fit it.
+        GraftError: The repository is not there, cannot be reached, or was not made by graft.
     """
-    folder = Path(run)
+    folder = find(run, revision)
     record = read_record(folder)
     recipe = Recipe.model_validate(record.recipe)
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.form == "merged":
+        return _load_merged(folder, record, recipe)
     checkpoint = resolve_checkpoint(recipe.model)
     if checkpoint.digest != record.checkpoint:
         raise RunError(
             f"{folder}: was trained from other weights than {recipe.model.name} holds now "
             f"({record.checkpoint[:12]} then, {checkpoint.digest[:12]} now); bring the old checkpoint back"
         )
-    kind = KINDS[record.data.kind]
-    model = load_model(
+    model, learned = _untrained(checkpoint, record, recipe), learned_folder(folder)
+    add_saved_heads(learned, model)
+    context = AttachContext(seed=stream(recipe.seed, "attach"), total_steps=record.planned_steps, checkpoint=checkpoint)
+    attached = METHODS[recipe.method.name].attach(model, recipe.method, context)
+    load_adapter(learned, model, attached)
+    return _ready(folder, record, recipe, model, checkpoint)
+
+
+def _load_merged(folder: Path, record: RunRecord, recipe: Recipe) -> LoadedRun:
+    """Load an export that holds the whole model, with nothing of the method left."""
+    checkpoint = resolve_checkpoint(ModelConfig(name=str(folder.absolute())))
+    model = _untrained(checkpoint, record, recipe)
+    if model.fresh:
+        raise CheckpointError(f"{folder}: lacks weights ({min(model.fresh)}, ...); export or pull it again")
+    return _ready(folder, record, recipe, model, checkpoint)
+
+
+def _untrained(checkpoint: Checkpoint, record: RunRecord, recipe: Recipe) -> AdaptedModel:
+    """A checkpoint's model as the run had it before a method was attached."""
+    return load_model(
         checkpoint,
-        kind.head,
+        KINDS[record.data.kind].head,
         record.data.outputs,
         recipe.model,
         record.data.label_names or None,
         seed=stream(recipe.seed, "head"),
         attention=register(),
     )
-    add_saved_heads(folder / "adapter", model)
-    context = AttachContext(seed=stream(recipe.seed, "attach"), total_steps=record.planned_steps, checkpoint=checkpoint)
-    attached = METHODS[recipe.method.name].attach(model, recipe.method, context)
-    load_adapter(folder / "adapter", model, attached)
-    return LoadedRun(folder, record, recipe, model.eval(), load_tokenizer(checkpoint), kind)
+
+
+def _ready(folder: Path, record: RunRecord, recipe: Recipe, model: AdaptedModel, checkpoint: Checkpoint) -> LoadedRun:
+    kind, tokenizer = KINDS[record.data.kind], load_tokenizer(checkpoint)
+    return LoadedRun(folder, record, recipe, model.eval(), tokenizer, kind, checkpoint)

@@ -18,10 +18,12 @@ from typing import Any
 import click
 import pytest
 import yaml
+from hub_double import HubDouble, serving
 
 from graft import cli
 from graft.errors import DataError
 from graft.recipes import launch, train
+from graft.recipes.export import export
 from graft.recipes.options import RunOptions
 from graft.recipes.recipe import Recipe, from_mapping
 
@@ -266,6 +268,12 @@ def pair_runs(pair_run: Path) -> Path:
     return pair_run.parent
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubDouble]:
+    with serving(monkeypatch, tmp_path / "home" / "cache") as double:
+        yield double
+
+
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
 def test_every_commands_help_ends_with_examples_that_work(
     path: tuple[str, ...],
@@ -276,10 +284,14 @@ def test_every_commands_help_ends_with_examples_that_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2\nw1,w2\n")
     stand_ins = {"DATA": str(pairs), "RUN": str(pair_run), "RUNS": str(pair_runs), "minilm": str(roomy_bert)}
+    if path == ("pull",):
+        hub = request.getfixturevalue("hub")
+        hub.put("me/name", export(pair_run, tmp_path / "exported").folder)
     for example in examples(path, capsys):
         assert example.startswith(" ".join(["graft", *path]))
         words = [stand_ins.get(word, word) for word in shlex.split(example.partition(" > ")[0])]

@@ -1,10 +1,11 @@
 """graft: find the cheap adaptation of a checkpoint that is as good as full fine-tuning, and take it home.
 
-    from graft import Recipe, compare, load, train
+    from graft import Recipe, compare, load, push, train
 
     run = train(Recipe(task="mrpc", model="minilm", method="lora"))
     model = load(run.folder)
     found = compare(task="mrpc,rte", methods="full,lora,bitfit", margin=1.0, out="runs").comparison
+    push(run.folder, "user/name")
 
 Nothing heavy is imported before it is used.
 """
@@ -14,18 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graft.recipes.compare import compare
+    from graft.recipes.export import export
+    from graft.recipes.pull import pull
+    from graft.recipes.push import push
     from graft.recipes.recipe import Recipe
     from graft.recipes.run import load
     from graft.recipes.train import train
 
-__all__ = ["Recipe", "__version__", "compare", "load", "train"]
+__all__ = ["Recipe", "__version__", "compare", "export", "load", "pull", "push", "train"]
 
 __version__ = metadata.version("graft-nlp")
 
 _PLACES = {
     "Recipe": "graft.recipes.recipe",
     "compare": "graft.recipes.compare",
+    "export": "graft.recipes.export",
     "load": "graft.recipes.run",
+    "pull": "graft.recipes.pull",
+    "push": "graft.recipes.push",
     "train": "graft.recipes.train",
 }
 

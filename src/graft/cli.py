@@ -148,6 +148,42 @@ def export(**asked: Any) -> int:
     return exporting.main(exporting.Request(**asked))
 
 
+@graft.command(
+    epilog=_example("graft push RUN --to me/name --dry-run", "graft push RUN --to me/name --merged --private --dry-run")
+)
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--to", required=True, metavar="USER/NAME", help="The repository; made if it is missing.")
+@click.option("--merged", is_flag=True, help="Refuse anything but a plain merged checkpoint.")
+@click.option("--adapter", is_flag=True, help="Publish the adapter although it could be merged.")
+@click.option("--private", is_flag=True, help="Make it private.  [default: as the account's settings have it]")
+@click.option("--revision", help="The branch; made if it is missing.  [default: the main one]")
+@click.option("--verdict", type=click.Path(path_type=Path), help="Folder of the comparison to tell of, if not RUN's.")
+@click.option("--dry-run", is_flag=True, help="Show all files and the card; send nothing, ask no network.")
+def push(**asked: Any) -> int:
+    """Publish a run on the Hugging Face Hub, with a card that says what it is worth.
+
+    RUN is a run folder. It is exported and proved as `graft export` does it, and sent in one commit. Log in with
+    `hf auth login`, or set HF_TOKEN.
+    """
+    from graft.recipes import pushing
+
+    return pushing.main(pushing.Request(**asked))
+
+
+@graft.command(epilog=_example("graft pull me/name --out pulled"))
+@click.argument("name", metavar="USER/NAME")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The folder to make.  [default: NAME]")
+@click.option("--revision", help="Branch, tag or commit.  [default: the main branch]")
+def pull(**asked: Any) -> int:
+    """Fetch what `graft push` published; `graft predict` and `graft.load` take the folder.
+
+    Only safetensors, JSON and text are fetched, and no code.
+    """
+    from graft.recipes import pulling
+
+    return pulling.main(pulling.Request(**asked))
+
+
 @graft.command(epilog=_example("graft methods"))
 @_AS_JSON
 def methods(as_json: bool) -> int:
