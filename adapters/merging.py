@@ -47,11 +47,35 @@ def merge(model: AdaptedModel, config: MethodSettings) -> PreTrainedModel:
     reason = obstacle(model, config)
     if reason is not None:
         raise GraftError(f"{reason}; export it as an adapter (--adapter) instead")
-    if isinstance(model.backbone, PeftModel):
-        try:
-            merged = model.backbone.merge_and_unload(safe_merge=True)
-        except ValueError as error:  # peft refuses weights that are not finite
-            raise GraftError(f"merging: {error}; the run's weights cannot be used") from error
-        assert isinstance(merged, PreTrainedModel)
-        model.backbone = merged
+    _fold(model)
     return to_transformers(model)
+
+
+def fold(model: AdaptedModel, config: MethodSettings) -> None:
+    """Merge in place where the method can, so that predictions cost what the base's cost; else leave it as it is.
+
+    Whatever the head, the pooling and the number of heads: the model stays one of ours. A backbone in 4 or 8 bits is
+    left alone, as merging into it would change what it says.
+
+    Args:
+        model: In fp32.
+        config: The method's settings.
+
+    Raises:
+        GraftError: A merged weight is not finite.
+    """
+    whole = all(parameter.is_floating_point() for parameter in model.backbone.parameters())
+    if METHODS[config.name].abilities.mergeable and whole:
+        _fold(model)
+
+
+def _fold(model: AdaptedModel) -> None:
+    """Merge a backbone that peft wraps."""
+    if not isinstance(model.backbone, PeftModel):
+        return
+    try:
+        merged = model.backbone.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # peft refuses weights that are not finite
+        raise GraftError(f"merging: {error}; the run's weights cannot be used") from error
+    assert isinstance(merged, PreTrainedModel)
+    model.backbone = merged

@@ -35,9 +35,7 @@ def read_text(path: Path) -> str:
         OSError: The file cannot be opened.
     """
     content = path.read_bytes()
-    for beginning, found in _OTHERS.items():
-        if content.startswith(beginning):
-            raise DataError(f"{path}: {found}")
+    refuse_others(path, content)
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
@@ -46,6 +44,21 @@ def read_text(path: Path) -> str:
             f"{path}: line {line} is not UTF-8 (byte {error.object[error.start]:#04x}); save the file again as UTF-8, "
             f"such as with: iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
         ) from error
+
+
+def refuse_others(path: Path, beginning: bytes) -> None:
+    """Refuse a file that begins as no text does.
+
+    Args:
+        path: The file, for the message.
+        beginning: Its first bytes, four at least where it has so many.
+
+    Raises:
+        DataError: It is another format under a text's name.
+    """
+    for mark, found in _OTHERS.items():
+        if beginning.startswith(mark):
+            raise DataError(f"{path}: {found}")
 
 
 def read_delimited(
@@ -76,7 +89,7 @@ def read_delimited(
     if not rows:
         raise DataError(f"{path}: the file is empty; its first line should name the columns, the others be examples")
     names = list(header) if header else rows.pop(0)[1]
-    _refuse_equal_names(path, names)
+    refuse_equal_names(path, names)
     rows = [(line, row or [""]) for line, row in rows if row or len(names) == 1]
     whole = [row for _, row in rows if len(row) == len(names)]
     if len(whole) < len(rows):
@@ -118,7 +131,7 @@ def _parse(path: Path, delimiter: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _refuse_equal_names(path: Path, names: Sequence[str]) -> None:
+def refuse_equal_names(path: Path, names: Sequence[str]) -> None:
     """Refuse two columns of one name; spreadsheets leave unnamed ones behind, which nobody can ask for."""
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:

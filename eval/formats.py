@@ -224,15 +224,38 @@ def _read_lines(path: Path) -> dict[str, list[Any]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        if not rows and line.lstrip().startswith("["):
-            raise DataError(f"{path}: line {number} begins a list; for a list of objects, name the file .json")
-        value = _parse_json(line, f"{path}: line {number}")
-        if not isinstance(value, dict):
-            raise DataError(f"{path}: line {number} is {shown(value)}; expected an object such as {_OBJECT}")
-        rows.append(value)
+        if not rows:
+            refuse_list(path, number, line)
+        rows.append(read_object(line, f"{path}: line {number}"))
     if not rows:
         raise DataError(f"{path}: the file is empty; expected an object a line, such as {_OBJECT}")
     return _by_column(rows)
+
+
+def refuse_list(path: Path, number: int, line: str) -> None:
+    """Refuse a file whose first line with anything in it begins a list, which is JSON but not an object a line.
+
+    Raises:
+        DataError: As the name says.
+    """
+    if line.lstrip().startswith("["):
+        raise DataError(f"{path}: line {number} begins a list; for a list of objects, name the file .json")
+
+
+def read_object(line: str, place: str) -> dict[str, Any]:
+    """Read one line of a jsonl.
+
+    Args:
+        line: The line.
+        place: Where it is, for messages.
+
+    Raises:
+        DataError: It is not JSON, or no object.
+    """
+    value = _parse_json(line, place)
+    if not isinstance(value, dict):
+        raise DataError(f"{place} is {shown(value)}; expected an object such as {_OBJECT}")
+    return value
 
 
 def _read_json(path: Path) -> dict[str, list[Any]]:

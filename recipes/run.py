@@ -133,13 +133,18 @@ class LoadedRun:
         split = Split("texts", "texts", np.arange(len(rows), dtype=np.int64), rows, None)
         return encode_texts(split, self.tokenizer, self._longest())
 
-    def judge(self, encoded: Encoded) -> list[Prediction]:
-        """Turn tokenised texts into predictions, in batches within the recipe's `budget.tokens`."""
+    def judge(self, encoded: Encoded, tokens: int | None = None) -> list[Prediction]:
+        """Turn tokenised texts into predictions.
+
+        Args:
+            encoded: What `encode` gave.
+            tokens: Budget of a batch, padding included; none means the recipe's `budget.tokens`.
+        """
         found = predict(
             lambda batch: self.model(batch.inputs).logits,
             self.kind,
             encoded,
-            tokens=self.recipe.budget.tokens,
+            tokens=tokens or self.recipe.budget.tokens,
             gather=list,
             rank=0,
             world=1,

@@ -17,7 +17,7 @@ import torch
 from graft import load, train
 from graft.errors import DataError, RunError
 from graft.eval.records import read_predictions
-from graft.recipes import prediction
+from graft.recipes import file_prediction, row_reading
 from graft.recipes.options import RunOptions
 from graft.recipes.prediction import Request, main
 from graft.recipes.recipe import Recipe
@@ -84,7 +84,7 @@ def test_chunks_change_nothing_and_keep_the_order(
 ) -> None:
     request = Request(runs.classes, file=word_task / "validation.jsonl", out=tmp_path / "whole.jsonl", quiet=True)
     assert main(request) == 0
-    monkeypatch.setattr(prediction, "_CHUNK", 5)
+    monkeypatch.setattr(row_reading, "WINDOW", 5)
     parts = Request(runs.classes, file=word_task / "validation.jsonl", out=tmp_path / "parts.jsonl", quiet=True)
     assert main(parts) == 0
     whole, parted = lines(tmp_path / "whole.jsonl"), lines(tmp_path / "parts.jsonl")
@@ -205,7 +205,8 @@ def test_a_score_has_no_probabilities(
     assert row == {"text": "w1 w2", "prediction": pytest.approx(load(runs.scores).logits(["w1 w2"]).item(), rel=1e-5)}
     for suffix in SUFFIXES:
         assert main(Request(runs.scores, file=write(tmp_path / f"in{suffix}"), out=tmp_path / f"out{suffix}")) == 0
-        assert list(read(tmp_path / f"out{suffix}")[0]) == ["id", "text", "more", "prediction"]
+        error = [] if suffix == ".jsonl" else ["error"]
+        assert list(read(tmp_path / f"out{suffix}")[0]) == ["id", "text", "more", "prediction", *error]
         assert float(read(tmp_path / f"out{suffix}")[1]["prediction"]) == pytest.approx(
             load(runs.scores).logits([""]).item(), rel=1e-5
         )
@@ -243,11 +244,12 @@ def test_texts_that_are_cut_are_counted(
     assert main(Request(runs.classes, texts=("w1 " * 50, "w2"))) == 0
     assert "1 of 2 texts were longer than the run's task.max_length (24 tokens) and were cut" in caplog.text
     capsys.readouterr()
-    monkeypatch.setattr(prediction, "_CHUNK", 1)
+    monkeypatch.setattr(row_reading, "WINDOW", 1)
     (tmp_path / "in.csv").write_text(f"text\n{'w1 ' * 50}\nw2\n{'w3 ' * 50}\n")
     request = Request(runs.classes, file=tmp_path / "in.csv", out=tmp_path / "out.csv", as_json=True, quiet=True)
     assert main(request) == 0
-    assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "out.csv"), "rows": 3, "truncated": 2}
+    told = {"out": str(tmp_path / "out.csv"), "rows": 3, "truncated": 2, "bad": 0, "first_bad": None}
+    assert json.loads(capsys.readouterr().out) == told
 
 
 def test_a_prefix_leaves_the_texts_the_positions_that_it_does_not_take(
@@ -279,16 +281,16 @@ def test_an_interruption_or_a_failure_leaves_the_old_file(
 ) -> None:
     file, out = write(tmp_path / "in.jsonl"), tmp_path / "out.jsonl"
     out.write_text("old")
-    monkeypatch.setattr(prediction, "_CHUNK", 2)
-    rounds = iter(range(2))
-    judge = prediction._fields
+    monkeypatch.setattr(row_reading, "WINDOW", 2)
+    rounds = iter(range(1))
+    predict = file_prediction._predict
 
-    def interrupted(found: Any) -> Any:
+    def interrupted(*arguments: Any) -> Any:
         if next(rounds, None) is None:
             raise KeyboardInterrupt
-        return judge(found)
+        return predict(*arguments)
 
-    monkeypatch.setattr(prediction, "_fields", interrupted)
+    monkeypatch.setattr(file_prediction, "_predict", interrupted)
     assert main(Request(runs.classes, file=file, out=out, quiet=True)) == 130
     assert capsys.readouterr().err.endswith("interrupted; nothing was written\n")
     assert out.read_text() == "old"
@@ -309,12 +311,24 @@ def test_an_interruption_or_a_failure_leaves_the_old_file(
         ({"file": "none.csv", "out": "out.csv"}, "no such file"),
         ({"file": "missing.csv", "out": "out.csv"}, "no column 'text' (did you mean 'texts'?)"),
         ({"file": "empty.csv", "out": "out.csv"}, "empty.csv: no rows in it"),
-        ({"file": "nothing.csv", "out": "out.csv"}, "nothing.csv: the file is empty"),
+        ({"file": "nothing.csv", "out": "out.csv"}, "nothing.csv: no rows in it"),
         ({"file": "taken.csv", "out": "out.jsonl"}, "has a column 'prediction' already"),
         ({"file": "flat.csv", "out": "out.csv"}, "has a column 'probabilities.1' already"),
         ({"file": "tab.jsonl", "out": "out.tsv"}, "holds a tab or a line break"),
         ({"file": "mixed.jsonl", "out": "out.parquet"}, "several types of values"),
-        ({"file": "null.jsonl", "out": "out.csv"}, "nothing in column 'text'"),
+        ({"file": "error.jsonl", "out": "out.jsonl"}, "'error' already, which the reason of a bad row would hide"),
+        ({"file": "null.jsonl", "out": "out.csv"}, "no row can be predicted, so nothing was written; row 0"),
+        (
+            {"file": "broken.jsonl", "out": "out.csv"},
+            "none of its 2 rows can be read; the first of them: line 1: not JSON",
+        ),
+        ({"file": "list.jsonl", "out": "out.csv"}, "name the file .json"),
+        ({"file": "semicolons.csv", "out": "out.csv"}, "between ';': save the file with commas"),
+        ({"file": "twice.csv", "out": "out.csv"}, "two columns are named 'text'"),
+        ({"file": "header.csv", "out": "out.csv"}, "line 1 is not UTF-8"),
+        ({"file": "zip.csv", "out": "out.csv"}, "is a spreadsheet or a zip archive"),
+        ({"file": "text.parquet", "out": "out.csv"}, "cannot be read as parquet"),
+        ({"file": "folder.jsonl", "out": "out.csv"}, "is no plain file"),
         ({"file": "in.csv", "out": "in.csv/out.csv"}, "cannot write"),
         ({"texts": ("w1",), "pairs": ("w2",)}, "was trained on single texts (text); leave it out"),
         ({"texts": ("w1",), "run": "pairs"}, "give its other too"),
@@ -343,10 +357,22 @@ def test_a_mistake_is_one_message(
         "flat.csv": "text,probabilities.1\nw1,1\n",
         "tab.jsonl": '{"text": "w1\\tw2"}\n',
         "mixed.jsonl": '{"text": "w1", "x": 1}\n{"text": "w2", "x": "one"}\n',
-        "null.jsonl": '{"text": "w1"}\n{"text": null}\n',
+        "error.jsonl": '{"text": "w1"}\n{"text": "w2", "error": 4}\n',
+        "null.jsonl": '{"text": null}\n{"text": null}\n',
+        "broken.jsonl": '{"text": \nw1\n',
+        "list.jsonl": '\n[{"text": "w1"}]\n',
+        "semicolons.csv": "text;label\nw1;0\n",
+        "twice.csv": "text,text\nw1,w2\n",
+        "header.csv": b"text,\xe9\nw1,w2\n",
+        "zip.csv": "PK\x03\x04",
+        "text.parquet": "text\nw1\n",
+        "folder.jsonl": None,
     }
     for name, content in contents.items():
-        (tmp_path / name).write_text(content)
+        if content is None:
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     run = getattr(runs, asked.pop("run", "classes"), Path("nowhere"))
     paths = {key: Path(asked.pop(key)) for key in ("file", "out") if key in asked}
     assert main(Request(run, **asked, **paths, quiet=True)) == 2

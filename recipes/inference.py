@@ -1,0 +1,53 @@
+"""A finished run made ready to answer many texts fast: merged in place, on the machine's accelerator."""
+
+import logging
+from pathlib import Path
+
+from graft.adapters.merging import fold
+from graft.adapters.methods import METHODS
+from graft.recipes import hardware
+from graft.recipes.run import LoadedRun, load, refuse_language_model
+
+log = logging.getLogger(__name__)
+
+_IN_CACHE = 1024
+"""Tokens of a batch on a processor, whose activations then stay within its caches.
+
+Measured with MiniLM in fp32 on two cores: sentences per second at 512, 1024, 2048, 4096 and 8192 tokens are
+1.0 : 0.97 : 0.9 : 0.75 : 0.55.
+"""
+
+
+def ready(run: Path) -> LoadedRun:
+    """Load a run for prediction; what it says equals what it was scored by, but for the last bits.
+
+    Raises:
+        RunError: The folder is no finished run, or a language model, which predicts no class and no score.
+    """
+    loaded = load(run)
+    refuse_language_model(loaded.folder, loaded.record)
+    fold(loaded.model, loaded.recipe.method)
+    loaded.model.to(hardware.device())
+    return loaded
+
+
+def batch_tokens(loaded: LoadedRun) -> int:
+    """Tokens of a batch, padding included, that predictions are fastest with."""
+    most = loaded.recipe.budget.tokens
+    return min(most, _IN_CACHE) if loaded.device.type == "cpu" else most
+
+
+def warn_of_cuts(truncated: int, rows: int, loaded: LoadedRun) -> None:
+    """Say that texts were cut, and by what."""
+    if truncated:
+        log.warning("%d of %d texts were longer than %s and were cut", truncated, rows, _what_cuts(loaded))
+
+
+def _what_cuts(loaded: LoadedRun) -> str:
+    """Name what bounds the length of a text: the recipe, or the positions that the model has left for it."""
+    method, limit, positions = loaded.recipe.method, loaded.recipe.task.max_length, loaded.model.positions
+    if positions is None or limit <= positions:
+        return f"the run's task.max_length ({limit} tokens)"
+    taken = METHODS[method.name].positions(method)
+    beside = f" besides the {taken} positions of its {method.name}" if taken else ""
+    return f"the {positions} tokens that the model takes{beside}"
