@@ -69,7 +69,12 @@ def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
                 imported |= {name.partition(".")[0] for name in names}
     distributions = metadata.packages_distributions()
     extras = PROJECT["optional-dependencies"]
-    optional = (*extras["search"], *extras["ray"], *extras["slurm"])  # imported where they are asked for
+    optional = (
+        *extras["search"],
+        *extras["ray"],
+        *extras["slurm"],
+        *extras["serve"],
+    )  # imported where they are asked for
     declared = {canonicalize_name(Requirement(text).name) for text in (*PROJECT["dependencies"], *optional)}
     foreign = {name for name in imported if name in distributions and name not in {"graft", *FOLDERS}}
     missing = {name for name in foreign if not {canonicalize_name(d) for d in distributions[name]} & declared}

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from graft.recipes.push import push
     from graft.recipes.recipe import Recipe
     from graft.recipes.run import load
+    from graft.recipes.serving_app import create_app
     from graft.recipes.train import train
 
-__all__ = ["Recipe", "__version__", "compare", "export", "load", "pull", "push", "train"]
+__all__ = ["Recipe", "__version__", "compare", "create_app", "export", "load", "pull", "push", "train"]
 
 __version__ = metadata.version("graft-nlp")
 
 _PLACES = {
     "Recipe": "graft.recipes.recipe",
     "compare": "graft.recipes.compare",
+    "create_app": "graft.recipes.serving_app",
     "export": "graft.recipes.export",
     "load": "graft.recipes.run",
     "pull": "graft.recipes.pull",

@@ -44,6 +44,7 @@ def _flags(command: Any) -> Any:
     return click.argument("flags", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)(command)
 
 
+_COUNT = click.IntRange(min=1)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -90,16 +91,38 @@ def plan(flags: tuple[str, ...]) -> int:
 @click.option("--text-pair", "pairs", multiple=True, metavar="TEXT", help="The second text of a pair, one per --text.")
 @click.option("--file", type=click.Path(path_type=Path), help="Examples, in columns named as in the run's task.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where they go with their predictions: its suffix counts.")
+@click.option("--batch-tokens", type=_COUNT, help="Tokens of a batch.  [default: by the device]")
 @click.option("--quiet", is_flag=True, help="No progress display.")
 @_AS_JSON
 def predict(**asked: Any) -> int:
     """Predict texts or a file with a finished run.
 
-    RUN is a run folder. Files are jsonl, csv, tsv or parquet; every column and the order of rows are kept.
+    RUN is a run folder. Files are jsonl, csv, tsv or parquet of any size; every column and the order of rows are kept.
+    A row that cannot be read gets no prediction, and says why under "error".
     """
     from graft.recipes import prediction
 
     return prediction.main(prediction.Request(**asked))
+
+
+@graft.command(epilog=_example("graft serve RUN --port 8000 --max-batch 64 --check"))
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--max-batch", type=_COUNT, default=256, show_default=True, help="Examples of a request, at most.")
+@click.option("--max-bytes", type=_COUNT, default=2**20, show_default=True, help="Bytes of a request, at most.")
+@click.option("--max-waiting", type=_COUNT, default=1024, show_default=True, help="Examples that may wait, at most.")
+@click.option("--wait-ms", type=click.FloatRange(0, 10_000), default=2.0, show_default=True, help="To fill a batch.")
+@click.option("--check", is_flag=True, help="Answer one example without listening, and stop.")
+def serve(**asked: Any) -> int:
+    """Serve a run over HTTP: /predict, /health, /metrics and, for people, /docs.
+
+    RUN is a run folder. It answers until Ctrl-C or SIGTERM, and finishes what is under way then. There is no
+    authentication: put it behind a proxy that has one before others can reach it.
+    """
+    from graft.recipes import serving
+
+    return serving.main(serving.Request(**asked))
 
 
 @graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
