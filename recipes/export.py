@@ -110,7 +110,7 @@ def export(
     loaded = load(folder)
     if loaded.record.kind != "final":
         raise RunError(f"{folder}: is a trial; train it as a final run first: `graft train ... --kind final`")
-    form = _form(loaded, adapter=adapter, dense=dense)
+    form = _form(loaded, adapter=adapter, dense=dense, flag="--dense" if destination.name is None else "--merged")
     if form != "merged" and dtype != "fp32":
         raise GraftError(f"--dtype {dtype}: only a merged checkpoint can be cast, and this is exported as an adapter")
     if form != "merged" and destination.name is not None:
@@ -129,7 +129,7 @@ def export(
     return Exported(target, form, dtype, size, parity)
 
 
-def _form(loaded: LoadedRun, *, adapter: bool, dense: bool) -> Form:
+def _form(loaded: LoadedRun, *, adapter: bool, dense: bool, flag: str) -> Form:
     """Decide which form an export takes.
 
     Raises:
@@ -137,9 +137,9 @@ def _form(loaded: LoadedRun, *, adapter: bool, dense: bool) -> Form:
     """
     reason = obstacle(loaded.model, loaded.recipe.method)
     if dense and (adapter or reason):
-        said = "--dense and --adapter exclude each other" if adapter else f"there is no dense form: {reason}"
+        said = f"{flag} and --adapter exclude each other" if adapter else f"there is no dense form: {reason}"
         raise GraftError(
-            f"{said}; leave --dense out to export an adapter, or train with a method that merges "
+            f"{said}; leave {flag} out to export an adapter, or train with a method that merges "
             "(`graft methods`) and `--model.pooling native`"
         )
     if reason is None and not adapter:

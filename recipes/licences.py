@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 
 from graft.eval.tasks import GLUE, TASKS
@@ -36,7 +37,7 @@ def of_base(checkpoint: Path) -> Licence | None:
     try:
         data = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
         said: dict[str, object] = data.to_dict()  # type: ignore[no-untyped-call]  # the Hub's client has none here
-    except (OSError, ValueError, TypeError):  # none, or somebody else's mistake: then it is not known
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # none, or somebody else's mistake: then it is not known
         return None
     found, name, link = (said.get(key) for key in ("license", "license_name", "license_link"))
     if not isinstance(found, str) or not found:

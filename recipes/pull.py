@@ -9,7 +9,7 @@ from graft.adapters.checkpoint import MODELS
 from graft.errors import GraftError, RunError
 from graft.eval.records import RECORD, read_record
 from graft.files import atomic_folder
-from graft.hub import OFFLINE, failure, is_repository, patiently, unreachable
+from graft.hub import CLIENT_ERRORS, OFFLINE, failure, is_repository, one_line, patiently, unreachable
 from graft.recipes.exported import EXPORT, WANTED, Form, read_manifest, refuse_foreign, wanted
 
 log = logging.getLogger(__name__)
@@ -152,8 +152,10 @@ def _refusal(at: str, error: Exception, silent: str | None) -> GraftError | None
             f"{at}: is no folder here and not in the Hub's cache, and {silent}; name a folder or {advice}"
         )
     found = failure(error)
+    if found is None and not isinstance(error, CLIENT_ERRORS):
+        return None
     if found is None:
-        return GraftError(f"{at}: cannot be fetched ({error})") if isinstance(error, OSError) else None
+        return GraftError(f"{at}: cannot be fetched ({one_line(str(error))})")
     said: dict[int, str] = {
         401: "the Hub does not accept the token, or wants one; log in with `hf auth login` or set HF_TOKEN",
         403: "the token may not read it; ask its owner, or accept its terms on its page",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from graft.errors import GraftError
-from graft.hub import Failure, failure, is_repository, patiently, unreachable, without_tokens
+from graft.hub import CLIENT_ERRORS, Failure, failure, is_repository, one_line, patiently, unreachable
 from graft.recipes.exported import EXPORT, wanted
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ class Repository:
             found = failure(error)
             if found is not None:
                 raise GraftError(f"{self.name}: {self._meaning(found)}; {self._so_far(found)}") from error
-            if not isinstance(error, OSError | ValueError | RuntimeError):
+            if not isinstance(error, CLIENT_ERRORS):
                 raise
-            said = " ".join(without_tokens(str(error)).split())
+            said = one_line(str(error))
             raise GraftError(f"{self.name}: cannot be published ({said}); {self._so_far()}") from error
 
     def _meaning(self, found: Failure) -> str:

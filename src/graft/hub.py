@@ -33,6 +33,8 @@ LONGEST_WAIT = 120.0
 """Seconds: a Hub that asks for more is not waited for."""
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that may pass by themselves."""
+CLIENT_ERRORS = (OSError, ValueError, RuntimeError)
+"""What the Hub's client and its storage raise besides HTTP errors: a full disk, a refused file, a broken transfer."""
 _TOKEN = re.compile(r"\b(?:hf|api)_[A-Za-z0-9_]{6,}")
 
 
@@ -87,14 +89,15 @@ def failure(error: BaseException) -> Failure | None:
     while cause is not None:
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             said = cause.server_message or cause.response.reason_phrase
-            return Failure(cause.response.status_code, _line(said), _asked_to_wait(cause.response.headers))
-        if isinstance(cause, transport | ConnectionError):
-            return Failure(None, _line(str(cause) or type(cause).__name__))
+            return Failure(cause.response.status_code, one_line(said), _asked_to_wait(cause.response.headers))
+        if isinstance(cause, transport | ConnectionError | TimeoutError):
+            return Failure(None, one_line(str(cause) or type(cause).__name__))
         cause = cause.__cause__
     return None
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Shorten what the Hub or its client says to one line without tokens."""
     return without_tokens(" ".join(text.split()))[:300]
 
 

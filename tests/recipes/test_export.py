@@ -50,6 +50,7 @@ def test_a_merged_export_is_a_plain_checkpoint_with_the_runs_logits(
     with torch.no_grad():
         logits = model(**tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")).logits
     torch.testing.assert_close(logits, torch.tensor(read_predictions(folder)["validation"].scores), atol=1e-5, rtol=0)
+    torch.testing.assert_close(load(exported.folder).logits(texts), logits, atol=1e-6, rtol=0)
     said = pipeline("text-classification", str(exported.folder), device="cpu")(texts[0])
     assert said[0]["label"] == load(folder).predict(texts[:1])[0].value
 
@@ -79,6 +80,7 @@ def test_the_lines_of_an_adapters_card_load_it(make: Any, tmp_path: Path, word_t
     assert done.returncode == 0, done.stderr
     logits = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
     torch.testing.assert_close(logits, load(folder).logits([text]), atol=1e-5, rtol=0)
+    assert torch.equal(load(exported.folder).logits([text]), load(folder).logits([text]))
 
 
 def test_what_graft_alone_can_express_is_exported_for_graft(make: Any, tmp_path: Path) -> None:

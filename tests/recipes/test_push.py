@@ -206,6 +206,8 @@ def test_what_cannot_be_published_is_refused_before_anything_is_asked(
     with pytest.raises(RunError, match=r"comparison\.json: not there"):
         push(run, "me/x", verdict=tmp_path)
     assert len(hub.requests) == before
+    with pytest.raises(GraftError, match="--merged and --adapter exclude each other"):
+        push(run, "me/x", merged=True, adapter=True)
     local = run_of("lora", str(tiny_bert), word_task, tmp_path / "runs")
     with pytest.raises(GraftError, match="nobody else could load its adapter"):
         push(local, "me/x", adapter=True)
