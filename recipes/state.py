@@ -12,6 +12,7 @@ from graft.adapters.methods import Attached
 from graft.adapters.model import AdaptedModel
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import Kind
+from graft.recipes import heap
 from graft.recipes.batching import Rows, epoch_plan, steps_per_epoch
 from graft.recipes.dropout import DropoutStream
 from graft.recipes.objective import Objective
@@ -56,6 +57,7 @@ class RunState:
         examples_seen: Training examples in the steps done.
         seconds: Spent in training steps, over all resumptions.
         stopped: Early stopping said so.
+        largest: Tokens of the largest step that this process has taken, padding counted.
     """
 
     recipe: Recipe
@@ -77,6 +79,7 @@ class RunState:
     examples_seen: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    largest: int = 0
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
 
@@ -152,8 +155,17 @@ class RunState:
     def evaluating(self) -> Iterator[None]:
         """Switch to evaluation mode; the next step switches back."""
         self.model.eval()
+        heap.give_back()
         with torch.inference_mode():
             yield
+        heap.give_back()
+
+    def make_room(self, rows: Rows) -> None:
+        """Before a step that is larger than all before it, give back the pieces of memory that those left."""
+        tokens = len(rows) * int(self.train.lengths[rows].max())
+        if tokens > self.largest:
+            heap.give_back()
+            self.largest = tokens
 
     def learned(self) -> dict[str, torch.Tensor]:
         """Copy what learns, for keeping the best weights."""

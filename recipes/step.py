@@ -51,6 +51,7 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
         started = time.perf_counter()
         state.enter_step()
         chosen = state.rows() if rows is None else rows
+        state.make_room(chosen)
         tally = _accumulate(state, chosen, accelerator)
         loss = _reduce(state, tally.loss, accelerator)
         _refuse_non_finite(state, loss, tally, accelerator)

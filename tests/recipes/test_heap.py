@@ -1,0 +1,52 @@
+"""Memory that is given back to the system."""
+
+import ctypes
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graft.recipes import heap
+
+PIECE = 2**16  # bytes: far below what glibc asks the system for by itself
+PIECES = 2000
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc"
+)
+def test_free_pieces_go_back_to_the_system():
+    kept = [torch.ones(PIECE // 4) for _ in range(PIECES)]
+    kept = kept[-1:]  # the last one keeps the heap from shrinking by itself
+    before = resident()
+    heap.give_back()
+    assert before - resident() > PIECE * PIECES / 2
+    assert float(kept[0].sum()) == PIECE // 4
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    heap.give_back()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    heap.give_back()
+
+
+def test_only_a_step_larger_than_all_before_makes_room(tiny_recipe, monkeypatch):
+    from graft.recipes import hardware
+    from graft.recipes.building import build, gather
+
+    state = build(gather(tiny_recipe()), hardware.accelerator("cpu").device)
+    given = []
+    monkeypatch.setattr(heap, "give_back", lambda: given.append(state.largest))
+    order = state.train.lengths.argsort()
+    short, long = order[:4], order[-4:]
+    for rows in (short, short, long, short, long):
+        state.make_room(rows)
+    assert given == [0, 4 * state.train.lengths[short].max()]
