@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/data),)
 export GRAFT_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: setup check test demo format clean
+.PHONY: setup check test coverage demo format clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/lint-imports
 
 test: setup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# Which lines the tests reach, in this process; what they start in others is not counted.
+coverage: setup
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # The training part takes a few minutes on two cores; everything lies in runs/demo.
