@@ -78,11 +78,11 @@ def find(run: str | Path, revision: str | None = None) -> Path:
         GraftError: As `pull`, or a revision is given for a folder.
     """
     folder = Path(run)
-    if folder.exists() or isinstance(run, Path) or not is_repository(run):
+    if folder.exists() or not is_repository(run):
         if revision is not None:
             raise GraftError(f"revision: {run} is a local folder without revisions; leave it out")
         return folder
-    return _fetch(run, revision)[0]
+    return _fetch(str(run), revision)[0]
 
 
 def _fetch(name: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:

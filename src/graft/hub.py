@@ -59,7 +59,7 @@ class Failure:
 
 
 def is_repository(name: object) -> bool:
-    """Whether something has the form of a repository's name, `user/name`."""
+    """Whether something has the form of a repository's name, `user/name`; a `Path` never has."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not by name
 

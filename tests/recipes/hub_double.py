@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-TOKEN = "hf_doubleSecretThatNobodyMaySee"
+TOKEN = "doubleSecretThatNobodyMaySee"
 DATE = "2026-01-01T00:00:00.000Z"
 _NAME = r"(?P<name>[^/]+/[^/]+)"
 

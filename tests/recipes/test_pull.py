@@ -23,6 +23,11 @@ NAME = "me/words"
 TEXTS = ["w1 w2 w3", "w30"]
 
 
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "home" / "cache"
@@ -101,10 +106,7 @@ def test_a_revision_is_a_branch_or_a_commit(hub: HubDouble, exported: Path, tmp_
     assert "there is no such revision (404)" in refused(revision="nowhere")
 
 
-def test_a_local_folder_comes_first(
-    hub: HubDouble, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_local_folder_comes_first(hub: HubDouble, exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / NAME)
     before = len(hub.requests)
     assert load(NAME).folder == Path(NAME)
