@@ -26,11 +26,12 @@ def replace_part(page: Path, name: str, lines: list[str]) -> None:
 
 
 def machine(threads: int) -> str:
-    """Say what something was measured on, without the machine's name."""
+    """Say what something was measured on, without the machine's name, and how busy it was in the last five minutes."""
     used = versions()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{platform.machine()}, {cores} cores of which {threads} used, {memory:.0f} GiB, "
-        f"Python {platform.python_version()}, torch {used['torch']}, transformers {used['transformers']}"
+        f"Python {platform.python_version()}, torch {used['torch']}, transformers {used['transformers']}, "
+        f"load average {os.getloadavg()[1]:.0f}"
     )
