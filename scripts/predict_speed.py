@@ -119,19 +119,19 @@ def worded(rounds: list[Round], largest: float, tokens: int, threads: int) -> li
     """The table."""
     lines = ["| | sentences per second | milliseconds of processor time each |", "|---|---|---|"]
     names = ("`transformers.pipeline`, defaults", f"`graft predict`, batches of {tokens} tokens")
-    for name, sides in zip(names, ([each.theirs for each in rounds], [each.ours for each in rounds]), strict=True):
-        both = list(zip(rounds, sides, strict=True))
-        rate = statistics.median(each.sentences / clock for each, (clock, _) in both)
-        cost = statistics.median(processor / each.sentences * 1000 for each, (_, processor) in both)
-        lines.append(f"| {name} | {rate:.0f} | {cost:.1f} |")
     by_clock, by_processor = ([each.theirs[kind] / each.ours[kind] for each in rounds] for kind in (0, 1))
+    middle = rounds[by_clock.index(statistics.median_low(by_clock))]  # both rates of one round, so of one load
+    for name, side in zip(names, ("theirs", "ours"), strict=True):
+        rate = middle.sentences / getattr(middle, side)[0]
+        cost = statistics.median(getattr(each, side)[1] / each.sentences * 1000 for each in rounds)
+        lines.append(f"| {name} | {rate:.0f} | {cost:.1f} |")
     lines.append(f"| **ratio** | **{statistics.median(by_clock):.2f}** | **{statistics.median(by_processor):.2f}** |")
     count, ratios = sum(each.sentences for each in rounds), ", ".join(f"{ratio:.2f}" for ratio in by_clock)
     return [
         *lines,
         "",
-        f"{count:,} sentences of SST-2, fp32, in {len(rounds)} rounds by turns; medians of them, whose ratios by the",
-        f"clock are {ratios}. Labels are the same, probabilities differ by {largest:.1g} at most.",
+        f"{count:,} sentences of SST-2, fp32, in {len(rounds)} rounds by turns; rates of the median round, whose",
+        f"neighbours' ratios show the noise ({ratios}), and medians of the rest. Labels are the same, probabilities differ by {largest:.1g} at most.",
         f"{machine(threads)};",
         "other programs used the machine meanwhile, which is why the sides take turns.",
     ]
