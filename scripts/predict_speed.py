@@ -131,7 +131,8 @@ def worded(rounds: list[Round], largest: float, tokens: int, threads: int) -> li
         *lines,
         "",
         f"{count:,} sentences of SST-2, fp32, in {len(rounds)} rounds by turns; rates of the median round, whose",
-        f"neighbours' ratios show the noise ({ratios}), and medians of the rest. Labels are the same, probabilities differ by {largest:.1g} at most.",
+        f"neighbours' ratios show the noise ({ratios}), and medians of the rest.",
+        f"Labels are the same, probabilities differ by {largest:.1g} at most.",
         f"{machine(threads)};",
         "other programs used the machine meanwhile, which is why the sides take turns.",
     ]
