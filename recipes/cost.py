@@ -23,6 +23,7 @@ from graft.recipes.building import build, gather
 from graft.recipes.optimisation import optimizer_state
 from graft.recipes.recipe import Recipe
 from graft.recipes.scoring import HOLDOUT
+from graft.recipes.scoring import budget as scoring_budget
 from graft.recipes.solitary import answer, run_alone
 from graft.recipes.state import RunState
 from graft.recipes.step import train_step
@@ -112,7 +113,7 @@ class Trial:
         state = self._state
         with state.evaluating():
             for encoded in self._scored.values():
-                for rows in largest_batches(encoded.lengths, state.tokens):
+                for rows in largest_batches(encoded.lengths, scoring_budget(state)):
                     batch = state.kind.collate(encoded, rows).to(state.device)
                     state.kind.scores(state.model(batch.inputs).logits, batch)
 

@@ -12,13 +12,6 @@ from graft.recipes.run import LoadedRun, load, refuse_language_model
 
 log = logging.getLogger(__name__)
 
-_IN_CACHE = 512
-"""Tokens for each thread of a processor, whose activations then stay within its caches.
-
-Measured with MiniLM in fp32 on one thread: processor time of a sentence at 512, 1024, 2048, 4096 and 8192 tokens is as
-1 : 1.1 : 1.2 : 1.4 : 1.8.
-"""
-
 
 def ready(run: Path) -> LoadedRun:
     """Load a run for prediction; what it says equals what it was scored by, but for the last bits.
@@ -35,8 +28,7 @@ def ready(run: Path) -> LoadedRun:
 
 def batch_tokens(loaded: LoadedRun) -> int:
     """Tokens of a batch, padding included, that predictions are fastest with."""
-    most = loaded.recipe.budget.tokens
-    return min(most, _IN_CACHE * torch.get_num_threads()) if loaded.device.type == "cpu" else most
+    return hardware.scoring_tokens(loaded.recipe.budget.tokens, loaded.device.type, torch.get_num_threads())
 
 
 def warn_of_cuts(truncated: int, rows: int, loaded: LoadedRun) -> None:

@@ -22,6 +22,7 @@ from graft.eval.kinds import KINDS
 from graft.eval.metrics import METRICS
 from graft.eval.predict import predict
 from graft.eval.records import RunRecord, read_predictions, read_record
+from graft.recipes import hardware
 from graft.recipes.recipe import Recipe
 from graft.recipes.solitary import answer
 
@@ -50,7 +51,7 @@ def _compare(recipe: Recipe, export: Path, run: Path, form: Form) -> dict[str, A
             forward,
             kind,
             encoded,
-            tokens=recipe.budget.tokens,
+            tokens=hardware.scoring_tokens(recipe.budget.tokens, "cpu", recipe.threads),
             gather=list,
             rank=0,
             world=1,

@@ -24,6 +24,7 @@ from graft.recipes.cost import Trial, epochs, evaluation_steps, keeps_best, larg
 from graft.recipes.recipe import Recipe
 from graft.recipes.recording import count_parameters
 from graft.recipes.scoring import HOLDOUT
+from graft.recipes.scoring import budget as scoring_budget
 from graft.recipes.solitary import answer, run_alone
 from graft.recipes.state import RunState
 from graft.recipes.step import forward, forward_backward
@@ -237,7 +238,7 @@ def _scoring_peak(state: RunState, split: Encoded) -> int:
         return live_memory.peak(work, len(rows))
 
     with state.evaluating():
-        return max(peak(rows) for rows in largest_batches(split.lengths, state.recipe.budget.tokens))
+        return max(peak(rows) for rows in largest_batches(split.lengths, scoring_budget(state)))
 
 
 def _seen(memory: Memory, peak: int) -> Memory:
@@ -307,7 +308,7 @@ def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:
     encoded = materials.encoded.get(HOLDOUT)
     if encoded is None:
         return 0.0
-    batches = plan_batches(encoded.lengths, state.recipe.budget.tokens)
+    batches = plan_batches(encoded.lengths, scoring_budget(state))
     tokens = [len(rows) * int(encoded.lengths[rows].max()) for rows in batches]
     middle = batches[len(batches) // 2]
     with state.evaluating():

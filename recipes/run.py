@@ -1,11 +1,13 @@
 """A finished run, and its model brought back exactly as it was scored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -25,11 +27,19 @@ from graft.eval.records import RunRecord, read_record
 from graft.eval.splits import Split
 from graft.eval.tasks import TASKS
 from graft.eval.wording import shown
+from graft.recipes import hardware
 from graft.recipes.attention import register
 from graft.recipes.exported import learned_folder, read_manifest
 from graft.recipes.pull import find
 from graft.recipes.recipe import Recipe
 from graft.recipes.streams import stream
+
+if TYPE_CHECKING:
+    from graft.recipes.several import LoadedRuns
+
+
+Runs = list[str] | list[Path] | list[str | Path] | tuple[str | Path, ...] | Mapping[str, str | Path]
+"""Several runs, in a list or by names of one's own."""
 
 
 @dataclass(frozen=True)
@@ -138,22 +148,34 @@ class LoadedRun:
 
         Args:
             encoded: What `encode` gave.
-            tokens: Budget of a batch, padding included; none means the recipe's `budget.tokens`.
+            tokens: Budget of a batch, padding included; none means as many as the run was scored with.
+        """
+        return self.named(self.score(encoded, tokens))
+
+    def score(self, encoded: Encoded, tokens: int | None = None) -> NDArray[np.float32]:
+        """Logits of tokenised texts, in batches of like length; arguments as for `judge`.
+
+        Returns:
+            (rows, outputs), in their order.
         """
         found = predict(
             lambda batch: self.model(batch.inputs).logits,
             self.kind,
             encoded,
-            tokens=tokens or self.recipe.budget.tokens,
+            tokens=tokens or hardware.scoring_tokens(self.recipe.budget.tokens, self.device.type, self.recipe.threads),
             gather=list,
             rank=0,
             world=1,
             device=self.device,
         )
+        return found.scores
+
+    def named(self, scores: NDArray[np.float32]) -> list[Prediction]:
+        """Turn logits (rows, outputs) into predictions."""
         names = self.record.data.label_names
         if not names:
-            return [Prediction(float(score), {}) for score in found.scores[:, 0]]
-        probabilities = softmax(found.scores.astype(np.float64), axis=1)  # (rows, classes)
+            return [Prediction(float(score), {}) for score in scores[:, 0]]
+        probabilities = softmax(scores.astype(np.float64), axis=1)  # (rows, classes)
         return [
             Prediction(names[int(row.argmax())], dict(zip(names, map(float, row), strict=True)))
             for row in probabilities
@@ -199,22 +221,44 @@ def refuse_language_model(folder: Path, record: RunRecord) -> None:
         )
 
 
-def load(run: str | Path, *, revision: str | None = None) -> LoadedRun:
-    """Load a run folder, an export, or what `graft push` published.
+@overload
+def load(run: str | Path, *, revision: str | None = None) -> LoadedRun: ...
+
+
+@overload
+def load(run: Runs, *, revision: None = None) -> "LoadedRuns": ...
+
+
+def load(run: str | Path | Runs, *, revision: str | None = None) -> "LoadedRun | LoadedRuns":
+    """Load a run folder, an export, or what `graft push` published; or several of them on one base.
 
     Args:
         run: A folder that `graft train`, `graft export` or `graft pull` made, or a repository's name on the Hub,
-            `user/name`. A folder of that name comes first, and a `Path` is always a folder.
+            `user/name`. A folder of that name comes first, and a `Path` is always a folder. Several in a list, or in a
+            mapping that names them, share one base in memory.
         revision: Branch, tag or commit of the repository; none means its main branch.
 
     Returns:
         The trained model; its logits are those that the run was scored by, or, merged, equal to them but for rounding.
+        For several, an object that answers each text by the run that is named for it.
 
     Raises:
-        RunError: The folder is no finished run, or the checkpoint that it was trained from has changed.
+        RunError: The folder is no finished run, the checkpoint that it was trained from has changed, or several runs
+            cannot share a base.
         CheckpointError: The checkpoint cannot be found, or the adapter does not fit it.
         GraftError: The repository is not there, cannot be reached, or was not made by graft.
     """
+    if isinstance(run, str | Path):
+        return _load(run, revision)
+    from graft.recipes.several import names_for, together
+
+    if revision is not None:
+        raise RunError("revision: belongs to one repository; load several from pulled folders, or leave it out")
+    return together((name, _load(one, None)) for name, one in names_for(run).items())
+
+
+def _load(run: str | Path, revision: str | None) -> LoadedRun:
+    """Load one run."""
     folder = find(run, revision)
     record = read_record(folder)
     recipe = Recipe.model_validate(record.recipe)

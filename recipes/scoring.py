@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from graft.eval.predict import Predictions, predict
+from graft.recipes import hardware
 from graft.recipes.building import Materials
 from graft.recipes.state import RunState
 
@@ -38,7 +39,7 @@ def score_splits(
                 lambda batch: state.model(batch.inputs).logits,
                 materials.kind,
                 materials.encoded[name],
-                tokens=state.recipe.budget.tokens,
+                tokens=budget(state),
                 gather=gather_object if accelerator.num_processes > 1 else list,
                 rank=accelerator.process_index,
                 world=accelerator.num_processes,
@@ -46,6 +47,12 @@ def score_splits(
             )
             for name in names
         }
+
+
+def budget(state: RunState) -> int:
+    """Tokens of a scored batch, padding included: a function of the recipe and the device, as the scores are."""
+    recipe = state.recipe
+    return hardware.scoring_tokens(recipe.budget.tokens, state.device.type, recipe.threads)
 
 
 def metrics_of(materials: Materials, predictions: dict[str, Predictions]) -> dict[str, dict[str, float]]:
