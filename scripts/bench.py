@@ -1,0 +1,231 @@
+"""Train with graft and with what a user would run instead, in turns, and write docs/performance.md.
+
+    python scripts/bench.py --data FOLDER [--rounds 5] [--only TEXT] [--out FOLDER] [--write-only]
+
+Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
+that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
+memory comes from processes of their own. Rows that are measured already are kept in `--out` and not measured again.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from contestants import CONTESTANTS, EXAMPLES, LONGEST, PEER_RATE, Contestant, Segment
+
+from graft.recipes import hardware
+from graft.recipes.recording import versions
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = {
+    "LoRA, query and value": {"method": "lora", "method.targets": "query,value"},
+    "LoRA, all linear layers": {"method": "lora"},
+    "full": {"method": "full"},
+    "probe": {"method": "probe"},
+}
+TASKS = {"mrpc": 1600, "sst2": 3200, "rte": 1600}
+"""Task to examples of a segment: 50 or 100 steps, a whole number of the pools that both sides sort by length."""
+
+POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocket/entailment"}
+"""What stands in for a task whose data are not there."""
+
+FLOPS = {"full": 6, "probe": 2}
+"""Floating-point operations per weight and token; 4 where the backbone is frozen and passed through backward."""
+
+
+def rows(data: Path | None) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Name each row: task, method, and the recipe as settings by dotted name."""
+    for task, size in TASKS.items():
+        where = {"task": task, "data": str(data)} if data is not None else {"task": POCKET[task]}
+        for method, chosen in METHODS.items():
+            yield (
+                task,
+                method,
+                where
+                | chosen
+                | {
+                    "model": "minilm",
+                    "task.train_size": str(size),
+                    "task.max_length": str(LONGEST),
+                    "task.holdout": "0",
+                    "schedule.examples": str(EXAMPLES),
+                    "schedule.epochs": "100",
+                    "optim.lr": str(PEER_RATE),
+                    "seed": "1",
+                },
+            )
+
+
+def take(settings: Mapping[str, str], rounds: int) -> dict[str, Any]:
+    """Let the contestants take turns.
+
+    Returns:
+        Contestant to its segments, and what model FLOP utilisation is computed from.
+    """
+    contestants: dict[str, Contestant] = {name: make(settings) for name, make in CONTESTANTS.items()}
+    backbone = _backbone_weights(contestants["graft"])
+    for contestant in contestants.values():  # caches, allocators and thread pools are filled
+        contestant.segment()
+    segments: dict[str, list[Segment]] = {name: [] for name in contestants}
+    rates = []
+    for number in range(rounds):
+        rates.append(gemm_rate())
+        order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
+        for name in order:
+            segments[name].append(contestants[name].segment())
+            sys.stderr.write(f"  {name}: {EXAMPLES} x {_speed(segments[name][-1]) / EXAMPLES:.2f} examples a second\n")
+    peaks = {name: _peak(name, settings) for name in contestants}
+    return {
+        "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
+        "peak_memory_bytes": peaks,
+        "gemm_flops": rates,
+        "backbone_weights": backbone,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def gemm_rate(tokens: int = 2048, seconds: float = 0.5) -> float:
+    """Measure bf16 matrix products of the shapes that MiniLM's feed-forward layers have.
+
+    Returns:
+        Floating-point operations a second, the median over products.
+    """
+    left = torch.randn(tokens, 384, dtype=torch.bfloat16)
+    right = torch.randn(384, 1536, dtype=torch.bfloat16)
+    taken: list[float] = []
+    while sum(taken) < seconds:
+        started = time.perf_counter()
+        torch.mm(left, right)
+        taken.append(time.perf_counter() - started)
+    return 2 * tokens * 384 * 1536 / statistics.median(taken)
+
+
+def _backbone_weights(contestant: Contestant) -> int:
+    """Weights outside embeddings, adapters and heads left out."""
+    state = contestant._state  # type: ignore[attr-defined]
+    return sum(
+        weight.numel()
+        for name, weight in state.model.body.named_parameters()
+        if "embeddings" not in name and "lora_" not in name
+    )
+
+
+def _peak(name: str, settings: Mapping[str, str]) -> int:
+    """Take one segment in a process of its own and tell its peak memory."""
+    command = [sys.executable, __file__, "--alone", name, json.dumps(dict(settings))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return int(done.stdout.strip().splitlines()[-1])
+
+
+def _speed(segment: Segment) -> float:
+    return segment.examples / segment.seconds
+
+
+def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
+    """One line for each contestant of a row."""
+    segments = {name: [Segment(**one) for one in taken] for name, taken in found["segments"].items()}
+    ours = next(iter(segments))
+    operations = FLOPS.get(method, 4) * found["backbone_weights"]
+    rate = statistics.median(found["gemm_flops"])
+    lines = []
+    for name, taken in segments.items():
+        ratio = statistics.median(_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=True))
+        useful = statistics.median(one.tokens / one.seconds for one in taken)
+        lines.append(
+            [
+                name,
+                f"{statistics.median(map(_speed, taken)):.1f}",
+                "" if name == ours else f"{ratio:.2f}x",
+                f"{useful:,.0f}",
+                f"{100 * (1 - taken[0].tokens / taken[0].padded):.0f}%",
+                f"{100 * useful * operations / rate:.0f}%",
+                f"{found['peak_memory_bytes'][name] / 2**20:,.0f}",
+            ]
+        )
+    return lines
+
+
+HEADINGS = ("", "examples/s", "graft is faster by", "useful tokens/s", "padding", "of GEMM rate", "peak MiB")
+
+
+def page(out: Path, data: Path | None) -> str:
+    """Write the page from what was measured."""
+    parts = [
+        "# How fast graft trains\n",
+        "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with the",
+        f"same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns in one process.",
+        "*Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and dynamic padding;",
+        '*best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the loop of a',
+        "tutorial. Rates and ratios are medians over the rounds, a ratio's two segments neighbours in time. *of GEMM",
+        "rate* is model FLOP utilisation: 4 N D operations (full 6, probe 2) a second, N the weights outside the",
+        "embeddings and D the tokens without padding, against bf16 matrix products measured between the segments.",
+        "Peaks are of processes of their own.\n",
+    ]
+    for task, method, _ in rows(data):
+        file = out / f"{task} {method}.json"
+        if not file.exists():
+            continue
+        found = json.loads(file.read_text())
+        count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
+        parts += [
+            f"## {task}, {method}\n",
+            f"{count} rounds, {found['threads']} threads, {rate:.0f} GFLOP/s in bf16 matrix products.\n",
+            "| " + " | ".join(HEADINGS) + " |",
+            "|" + "---|" * len(HEADINGS),
+            *("| " + " | ".join(line) + " |" for line in summary(found, method)),
+            "",
+        ]
+    named = ", ".join(f"{name} {version}" for name, version in versions().items())
+    parts += ["## Where\n", f"{_machine()}; {named}.", ""]
+    return "\n".join(parts)
+
+
+def _machine() -> str:
+    """The processor and what of it may be used."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    wide = ", AVX-512 with bf16" if "avx512_bf16" in flags else ""
+    return f"{model}, {hardware.threads()} cores{wide}"
+
+
+def main() -> int:
+    """Measure what is not measured yet, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="GLUE's files; without them, pocket tasks of such lengths")
+    parser.add_argument("--rounds", type=int, default=5, help="segments of each contestant (default: 5)")
+    parser.add_argument("--only", default="", help="measure rows whose name holds this text")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
+    parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
+    parser.add_argument("--alone", nargs=2, metavar=("NAME", "SETTINGS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        name, settings = given.alone
+        CONTESTANTS[name](json.loads(settings)).segment()
+        sys.stdout.write(f"{hardware.peak_memory('cpu')}\n")
+        return 0
+    given.out.mkdir(parents=True, exist_ok=True)
+    for task, method, settings in rows(given.data):
+        file = given.out / f"{task} {method}.json"
+        if given.write_only or given.only not in file.stem or file.exists():
+            continue
+        sys.stderr.write(f"{file.stem}\n")
+        file.write_text(json.dumps(take(settings, given.rounds)))
+    (ROOT / "docs" / "performance.md").write_text(page(given.out, given.data))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""The programs that `bench.py` runs against each other: graft, transformers' Trainer with peft, and a bare loop.
+
+All of them train on the same examples with the same dropout rates, batch size and longest sequence. A segment is one
+pass over those examples; the clock runs from the first step's beginning to the last one's end, data loading included.
+"""
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.recipes import hardware
+from graft.recipes.building import Materials, build, gather
+from graft.recipes.flags import parse
+from graft.recipes.step import train_step
+
+EXAMPLES = 32
+LONGEST = 128
+PEER_RATE = 1e-4
+"""Learning rate of all: speed does not depend on it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one pass took.
+
+    Attributes:
+        seconds: Wall-clock time of the steps.
+        examples: Examples in them.
+        tokens: Their tokens, padding left out.
+        padded: Their tokens, padding counted.
+    """
+
+    seconds: float
+    examples: int
+    tokens: int
+    padded: int
+
+
+class Contestant(ABC):
+    """A program that trains on given examples, segment by segment."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        """Prepare the data.
+
+        Args:
+            settings: A recipe by dotted names, as graft takes it; peers read off it what they are to do.
+        """
+        flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        self.materials: Materials = gather(parse(flags, "bench.py").recipe)
+        self.recipe = self.materials.recipe
+        self.train = self.materials.encoded["train"]
+        torch.set_num_threads(self.recipe.threads or torch.get_num_threads())
+
+    @abstractmethod
+    def segment(self) -> Segment:
+        """Take one pass over the examples."""
+
+
+class Graft(Contestant):
+    """graft, as `graft train` runs it."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        """Build the run; as for `Contestant`."""
+        super().__init__(settings)
+        self._accelerator = hardware.accelerator(self.recipe.device)
+        self._state = build(self.materials, self._accelerator.device)
+
+    def segment(self) -> Segment:
+        """Take one pass over the examples."""
+        state, padded, seconds = self._state, 0, 0.0
+        for _ in range(state.epoch_steps):
+            state.step = min(state.step, state.total_steps - 1)  # a run's end is not reached
+            rows = state.rows()
+            padded += len(rows) * int(self.train.lengths[rows].max())
+            started = time.perf_counter()
+            train_step([state], self._accelerator)
+            seconds += time.perf_counter() - started
+        if state.step >= state.total_steps - state.epoch_steps:
+            state.step = 0
+        return Segment(seconds, len(self.train), int(self.train.lengths.sum()), padded)
+
+
+class Peer(Contestant):
+    """What the peers share: a stock model with peft's adapters, and examples as lists of token ids."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        """Load the model and attach; as for `Contestant`."""
+        super().__init__(settings)
+        from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # of a new classifier's weights, for one
+        logging.disable_progress_bar()
+
+        task = self.materials.data.task
+        outputs = len(task.label_names or ()) or 1
+        base = AutoModelForSequenceClassification.from_pretrained(
+            self.materials.checkpoint.path, num_labels=outputs, local_files_only=True
+        )
+        self.model = _attach(base, self.recipe.method.model_dump())
+        self.examples = list(_examples(self.materials))
+
+    def counted(self, batch: Mapping[str, Tensor]) -> int:
+        """Tokens of a batch, padding counted."""
+        return int(batch["input_ids"].numel())
+
+
+class TrainerAndPeft(Peer):
+    """transformers' Trainer with peft, as their documentation shows it."""
+
+    def __init__(self, settings: Mapping[str, str], *, best: bool) -> None:
+        """Choose how it runs; other arguments as for `Contestant`.
+
+        Args:
+            settings: The recipe.
+            best: With bf16 and examples grouped by length; otherwise fp32 with dynamic padding, which is the default.
+        """
+        super().__init__(settings)
+        self._chosen: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if best else {}
+
+    def segment(self) -> Segment:
+        """Train for one epoch."""
+        from datasets import Dataset
+        from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+
+        class Clock(TrainerCallback):  # type: ignore[misc]
+            """Looks at the clock between the first step's beginning and the last one's end."""
+
+            started: float | None = None
+            ended = 0.0
+
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                self.started = time.perf_counter() if self.started is None else self.started
+
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                self.ended = time.perf_counter()
+
+        clock, padded = Clock(), [0]
+        collate = DataCollatorWithPadding(self.materials.tokenizer)
+
+        def counting(features: list[dict[str, Any]]) -> Any:
+            batch = collate(features)
+            padded[0] += self.counted(batch)
+            return batch
+
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=EXAMPLES,
+                num_train_epochs=1,
+                learning_rate=PEER_RATE,
+                use_cpu=self.recipe.device == "cpu",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                report_to="none",
+                seed=1,
+                **self._chosen,
+            )
+            trainer = Trainer(
+                model=self.model,
+                args=arguments,
+                train_dataset=Dataset.from_list(self.examples),
+                data_collator=counting,
+                callbacks=[clock],
+            )
+            trainer.train()
+        assert clock.started is not None
+        return Segment(clock.ended - clock.started, len(self.examples), int(self.train.lengths.sum()), padded[0])
+
+
+class BareLoop(Peer):
+    """The loop of a tutorial: shuffled batches, dynamic padding, fp32, AdamW, no adapters' library but peft."""
+
+    def segment(self) -> Segment:
+        """Train for one epoch."""
+        from torch.utils.data import DataLoader
+        from transformers import DataCollatorWithPadding
+
+        collate = DataCollatorWithPadding(self.materials.tokenizer)
+        loader: Any = DataLoader(self.examples, batch_size=EXAMPLES, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+        learning = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(learning, lr=PEER_RATE)
+        device = torch.device(self.recipe.device)
+        self.model.to(device).train()
+        padded, started = 0, time.perf_counter()
+        for batch in loader:
+            padded += self.counted(batch)
+            loss = self.model(**{name: value.to(device) for name, value in batch.items()}).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return Segment(time.perf_counter() - started, len(self.examples), int(self.train.lengths.sum()), padded)
+
+
+CONTESTANTS = {
+    "graft": Graft,
+    "Trainer": partial(TrainerAndPeft, best=False),
+    "Trainer, best": partial(TrainerAndPeft, best=True),
+    "bare loop": BareLoop,
+}
+"""By the name in tables; the first one is measured against the others."""
+
+
+def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:
+    """Do to a stock model what graft's method does, with peft where it takes part."""
+    name = method["name"]
+    if name == "full":
+        return model
+    if name == "lora":
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        config = LoraConfig(
+            task_type=TaskType.SEQ_CLS,
+            r=method["r"],
+            lora_alpha=method["alpha"],
+            lora_dropout=method["dropout"],
+            target_modules="all-linear" if method["targets"] == ("all-linear",) else list(method["targets"]),
+        )
+        adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+        return adapted
+    for key, weight in model.named_parameters():
+        weight.requires_grad_(key.startswith("classifier") or (name == "bitfit" and key.endswith(".bias")))
+    return model
+
+
+def _examples(materials: Materials) -> Iterator[dict[str, Any]]:
+    """The training examples as transformers' data collators take them."""
+    encoded = materials.encoded["train"]
+    assert encoded.labels is not None
+    for row, label in enumerate(encoded.labels.tolist()):
+        example = {"label": label, "input_ids": encoded.input_ids[row].tolist()}
+        if encoded.token_type_ids is not None:
+            example["token_type_ids"] = encoded.token_type_ids[row].tolist()
+        yield example
