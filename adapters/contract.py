@@ -148,6 +148,11 @@ def accept(model: AdaptedModel, config: Any) -> None:
     """Refuse no model."""
 
 
+def apart(config: Any) -> bool:  # noqa: ARG001
+    """Keep each adapter on a model of its own."""
+    return False
+
+
 def no_positions(config: Any) -> int:  # noqa: ARG001
     """Leave all positions to the examples."""
     return 0
@@ -171,6 +176,8 @@ class Method:
             anything.
         positions: How many of the model's positions these settings take from the examples; `attach` takes them off
             `model.positions`.
+        mixes: Whether peft can keep several adapters with such settings on one backbone under names of their own, serve
+            each example of a batch by one of them, and combine them into one.
         imports: The module to import before plain peft loads what was saved; none where peft knows the method.
     """
 
@@ -184,6 +191,7 @@ class Method:
     attach: Callable[[AdaptedModel, Any, AttachContext], Attached]
     refuse: Callable[[AdaptedModel, Any], None] = accept
     positions: Callable[[Any], int] = no_positions
+    mixes: Callable[[Any], bool] = apart
     imports: str | None = None
 
     def check(self, model: AdaptedModel, config: Any, *, longest: int, gradient_checkpointing: bool) -> None:

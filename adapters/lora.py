@@ -107,4 +107,5 @@ LORA = Method(
     learning_rate=5e-4,  # about ten times that of full fine-tuning
     learning_rates=(2e-4, 5e-4, 1e-3, 2e-3),
     attach=attach,
+    mixes=lambda config: not config.dora,  # peft refuses DoRA in a mixed batch, and combines no magnitudes
 )

@@ -5,7 +5,7 @@ and put together again on export. In between, the loop and its terms need featur
 heads may share one backbone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -117,9 +117,18 @@ class AdaptedModel(nn.Module):
         features, hidden = self._run(inputs, hidden="hidden" in need)
         return Outputs(features, self.logits(features, head), hidden)
 
-    def features(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The backbone's pooled output, (B, H); for a language model every token's, (B, T, H)."""
-        return self._run(inputs, hidden=False)[0]
+    def features(self, inputs: dict[str, Tensor], adapters: Sequence[str] | None = None) -> Tensor:
+        """The backbone's pooled output.
+
+        Args:
+            inputs: As for a forward pass.
+            adapters: peft's name of the adapter for each example, where the backbone has several that can be mixed;
+                none means the active one for all.
+
+        Returns:
+            (B, H); for a language model every token's, (B, T, H).
+        """
+        return self._run(inputs, hidden=False, adapters=adapters)[0]
 
     def logits(self, features: Tensor, head: str = "default") -> Tensor:
         """What one head makes of features, (B, outputs) or (B, T, V)."""
@@ -221,7 +230,9 @@ class AdaptedModel(nn.Module):
         """
         return target_pattern(self.family, targets, pooler=self.has_pretrained_pooler())
 
-    def _run(self, inputs: dict[str, Tensor], *, hidden: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    def _run(
+        self, inputs: dict[str, Tensor], *, hidden: bool, adapters: Sequence[str] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Features and, if wanted, all hidden states."""
         width = inputs["input_ids"].shape[1]
         if self.positions is not None and width > self.positions:
@@ -236,6 +247,8 @@ class AdaptedModel(nn.Module):
             arguments["use_cache"] = False  # training and scoring read each token once
         if hidden:
             arguments["output_hidden_states"] = True
+        if adapters is not None:
+            arguments["adapter_names"] = list(adapters)
         output = self.backbone(**arguments)
         states = tuple(output.hidden_states) if hidden else None
         if self.kind == "language_model":
