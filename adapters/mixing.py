@@ -56,7 +56,7 @@ def stack(host: AdaptedModel, guests: Mapping[str, AdaptedModel]) -> PeftModel:
         other: Any = guest.backbone
         with torch.random.fork_rng(devices=[]):  # peft draws initial weights, which are replaced at once
             backbone.add_adapter(name, other.peft_config[HOST])
-        for path, layer in _layers(other).items():
+        for path, layer in lora_layers(other).items():
             for part in _PARTS:
                 getattr(backbone.get_submodule(path), part)[name] = getattr(layer, part)[HOST]
     backbone.set_adapter(HOST)
@@ -75,8 +75,8 @@ def held_bytes(models: Iterable[nn.Module]) -> int:
     return sum(storages.values())
 
 
-def _layers(backbone: nn.Module) -> dict[str, LoraLayer]:
-    """peft's layers by their path."""
+def lora_layers(backbone: nn.Module) -> dict[str, Any]:
+    """LoRA layers of peft by their path in a backbone."""
     return {path: module for path, module in backbone.named_modules() if isinstance(module, LoraLayer)}
 
 

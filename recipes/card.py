@@ -14,6 +14,7 @@ from graft.eval.records import RunRecord
 from graft.eval.tasks import TASKS
 from graft.recipes import licences
 from graft.recipes.card_verdict import Verdict
+from graft.recipes.combined import Combination, read_combination
 from graft.recipes.exported import CARD, Form, learned_folder, portable
 
 if TYPE_CHECKING:
@@ -68,31 +69,37 @@ def write_card(
     base, revision = saved_checkpoint(learned_folder(loaded.folder))
     local = Path(base).is_absolute()
     licence = licences.of_base(loaded.checkpoint.path)
-    name = destination.name.partition("/")[2] if destination.name else _name(record)
+    combination = read_combination(loaded.folder)
+    name = destination.name.partition("/")[2] if destination.name else _name(record, combination)
     parts = [
         f"# {name}",
-        _purpose(record, base if not local else Path(base).name, revision, form, dtype),
+        _purpose(record, base if not local else Path(base).name, revision, form, dtype, combination),
+        *(["## What was combined", combination.text()] if combination else []),
         "## Load it",
         f"```python\n{loading_lines(loaded, form, base, revision, destination)}\n```",
         *([] if form == "graft" else [f"With graft: `graft.load({destination.arguments})`."]),
         "## Scores",
-        _scores(record, parity),
+        _scores(record, parity, "combination" if combination else "run"),
         *(["## Against other methods", destination.verdict.text()] if destination.verdict else []),
         "## How it was trained",
-        f"```yaml\n{yaml.safe_dump(portable(record.recipe), sort_keys=False, allow_unicode=True)}```",
+        combination.training()
+        if combination
+        else f"```yaml\n{yaml.safe_dump(portable(record.recipe), sort_keys=False, allow_unicode=True)}```",
         _environment(record),
         "## Limits",
         _limits(record),
         "## Licences",
         f"- base model: {licence or licences.UNKNOWN}\n- data: {licences.of_data(record.recipe['task']['name'])}",
     ]
-    data = _metadata(record, None if local else base, form, name, _results(record, parity), licence)
+    methods = combination.tags if combination else [record.recipe["method"]["name"]]
+    data = _metadata(record, None if local else base, form, name, _results(record, parity), licence, methods)
     (folder / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
     ModelCard.load(folder / CARD)  # what the Hub cannot read must not leave this process
 
 
-def _name(record: RunRecord) -> str:
-    return f"{record.recipe['task']['name']}-{record.recipe['method']['name']}".replace("/", "-")
+def _name(record: RunRecord, combination: Combination | None) -> str:
+    how = combination.how if combination else record.recipe["method"]["name"]
+    return f"{record.recipe['task']['name']}-{how}".replace("/", "-")
 
 
 def _metadata(
@@ -102,6 +109,7 @@ def _metadata(
     name: str,
     results: list[EvalResult],
     licence: licences.Licence | None,
+    methods: list[str],
 ) -> ModelCardData:
     """What the Hub reads."""
     hub = _hub_data(record)
@@ -112,7 +120,7 @@ def _metadata(
         base_model_relation=None if base is None else "finetune" if form == "merged" else "adapter",
         library_name=library,
         pipeline_tag="text-generation" if record.data.kind == "causal_lm" else "text-classification",
-        tags=list(dict.fromkeys(["graft", library, record.recipe["method"]["name"]])),
+        tags=list(dict.fromkeys(["graft", library, *methods])),
         datasets=[hub[0]] if hub else None,
         license=licence.identifier if licence else None,
         license_name=licence.name if licence else None,
@@ -145,29 +153,36 @@ def loading_lines(loaded: "LoadedRun", form: Form, base: str, revision: str | No
     return "\n".join([*first, *lines, f"model = PeftModel.from_pretrained(base, {place}).eval()"])
 
 
-def _purpose(record: RunRecord, base: str, revision: str | None, form: Form, dtype: str) -> str:
+def _purpose(
+    record: RunRecord, base: str, revision: str | None, form: Form, dtype: str, combination: Combination | None
+) -> str:
     method = record.recipe["method"]["name"]
     what = {"merged": "merged into a plain checkpoint", "peft": "as an adapter for peft", "graft": "for graft"}[form]
+    at, task = f" at revision {revision}" if revision else "", record.recipe["task"]["name"]
+    if combination:
+        return f"{base}{at}, adapted to {task}: {combination.title}, {what}; weights in {dtype}."
     return (
-        f"{base}{f' at revision {revision}' if revision else ''}, adapted to {record.recipe['task']['name']} with "
+        f"{base}{at}, adapted to {task} with "
         f"{method} ({METHODS[method].paper}), {what}; weights in {dtype}. "
         f"{record.parameters.trainable:,} of {record.parameters.total:,} parameters were trained "
         f"({record.parameters.trainable_without_head:,} without the head)."
     )
 
 
-def _scores(record: RunRecord, parity: Mapping[str, "Parity"]) -> str:
-    lines = ["| split | metric | run | this export |", "|---|---|---|---|"]
+def _scores(record: RunRecord, parity: Mapping[str, "Parity"], whole: str) -> str:
+    lines = [f"| split | metric | {whole} | this export |", "|---|---|---|---|"]
     for split, metrics in record.scores.items():
         for metric, value in metrics.items():
             after = f"{parity[split].after[metric]:.2f}" if split in parity else "not scored again"
             lines.append(f"| {split} | {metric} | {value:.2f} | {after} |")
     lines += [
-        f"\nOn {found.examples} examples of {split} the largest difference of a logit between run and export is "
+        f"\nOn {found.examples} examples of {split} the largest difference of a logit between {whole} and export is "
         f"{found.largest_difference:.2g}; {100 * found.decided_alike:.2f} % are decided alike."
         for split, found in parity.items()
     ]
-    return "\n".join([*lines, "\nOne run: no interval over seeds. Percent points, but for losses and perplexities."])
+    return "\n".join(
+        [*lines, f"\nOne {whole}: no interval over seeds. Percent points, but for losses and perplexities."]
+    )
 
 
 def _results(record: RunRecord, parity: Mapping[str, "Parity"]) -> list[EvalResult]:

@@ -17,6 +17,7 @@ from graft.adapters.saving import saved_checkpoint
 from graft.errors import GraftError, RunError
 from graft.files import atomic_folder
 from graft.recipes.card import HERE, Destination, write_card
+from graft.recipes.combined import COMBINATION
 from graft.recipes.exported import (
     Dtype,
     Form,
@@ -123,6 +124,8 @@ def export(
             _check(parity, tolerance, target)
         write_card(building, loaded, form, dtype, parity, destination)
         write_portable_record(building, loaded.record, form, folder / "adapter")
+        if (folder / COMBINATION).is_file():
+            shutil.copyfile(folder / COMBINATION, building / COMBINATION)
         figures = {name: vars(found) for name, found in parity.items()}
         write_manifest(building, Manifest(form=form, dtype=dtype, run=loaded.record.digest, parity=figures))
         size = sum(file.stat().st_size for file in building.rglob("*") if file.is_file())

@@ -17,6 +17,7 @@ from graft.errors import GraftError
 from graft.eval.pages import read_page
 from graft.eval.records import RECORD, RunRecord, write_record
 from graft.files import write_json
+from graft.recipes.combined import COMBINATION
 
 Form = Literal["merged", "peft", "graft"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -29,7 +30,7 @@ _MODEL = ("config.json", "generation_config.json", "model.safetensors", "model.s
 _SHARDS = "model-?????-of-?????.safetensors"
 _TEXT = (*TOKENIZER_FILES, "chat_template.jinja")
 WANTED = (
-    *(CARD, EXPORT, RECORD, *_MODEL, _SHARDS, *_TEXT, *_LEARNED),
+    *(CARD, EXPORT, RECORD, COMBINATION, *_MODEL, _SHARDS, *_TEXT, *_LEARNED),
     *(f"adapter/{name}" for name in (*_MODEL, _SHARDS, *_TEXT, *_LEARNED)),
 )
 """Patterns of all files that an export may hold, and all that are ever fetched: safetensors, JSON and text, no code."""

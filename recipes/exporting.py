@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from graft.errors import GraftError
 from graft.recipes import launch
 from graft.recipes.inventory import write_out
 
@@ -24,20 +25,28 @@ class Request:
     """What to export.
 
     Attributes:
-        run: A finished run's folder.
+        runs: A finished run's folder, or several to combine.
         out: The folder to make.
         dtype: Of merged weights.
         adapter: Export the adapter although it could be merged.
         dense: Refuse anything but a merged checkpoint.
         tolerance: Largest difference of a logit that is accepted in fp32; none means the default.
+        combine: How several runs become one model.
+        weights: How much each counts, separated by commas; none means equally.
+        density: Fraction of the numbers that is kept, for a way to combine that drops some.
+        seed: Of what such a way drops at random.
     """
 
-    run: Path
+    runs: tuple[Path, ...]
     out: Path
     dtype: "Dtype" = "fp32"
     adapter: bool = False
     dense: bool = False
     tolerance: float | None = None
+    combine: str | None = None
+    weights: str | None = None
+    density: float | None = None
+    seed: int = 0
 
 
 def main(request: Request) -> int:
@@ -49,20 +58,53 @@ def main(request: Request) -> int:
 
     def action() -> None:
         launch.log_to_stderr(quiet=False)
-        from graft.recipes.export import TOLERANCE, export  # torch, so only once it is needed
-
-        exported = export(
-            request.run,
-            request.out,
-            dtype=request.dtype,
-            adapter=request.adapter,
-            dense=request.dense,
-            tolerance=TOLERANCE if request.tolerance is None else request.tolerance,
-        )
+        exported = _export(request)
         lines = [*told(exported), f"how to load it: {exported.folder / 'README.md'}", f"export: {exported.folder}"]
         write_out("\n".join(lines) + "\n")
 
     return launch.guarded(action, after_interruption="nothing was exported")
+
+
+def _export(request: Request) -> "Exported":
+    """Export a run, or several combined.
+
+    Raises:
+        GraftError: What is asked for does not fit together; or as the two ways to export.
+    """
+    from graft.recipes.export import TOLERANCE, export  # torch, so only once it is needed
+
+    tolerance = TOLERANCE if request.tolerance is None else request.tolerance
+    form: dict[str, Any] = {"dtype": request.dtype, "adapter": request.adapter, "dense": request.dense}
+    if request.combine is not None:
+        from graft.recipes.combination import export_combined
+
+        return export_combined(
+            request.runs,
+            request.out,
+            how=request.combine,
+            weights=_numbers(request.weights),
+            density=request.density,
+            seed=request.seed,
+            tolerance=tolerance,
+            **form,
+        )
+    if len(request.runs) != 1:
+        raise GraftError(f"{len(request.runs)} runs: say how they become one model, such as --combine average")
+    if request.weights is not None or request.density is not None:
+        raise GraftError("--weights, --density: belong to --combine; add it, or leave them out")
+    return export(request.runs[0], request.out, tolerance=tolerance, **form)
+
+
+def _numbers(given: str | None) -> list[float] | None:
+    """Read numbers that commas separate.
+
+    Raises:
+        GraftError: One is no number.
+    """
+    try:
+        return None if given is None else [float(part) for part in given.split(",")]
+    except ValueError as error:
+        raise GraftError(f"--weights {given}: expected numbers with commas between, such as 0.5,0.5") from error
 
 
 def told(exported: "Exported") -> list[str]:

@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graft.recipes.combination import export_combined
     from graft.recipes.compare import compare
     from graft.recipes.export import export
     from graft.recipes.pull import pull
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
     from graft.recipes.serving_app import create_app
     from graft.recipes.train import train
 
-__all__ = ["Recipe", "__version__", "compare", "create_app", "export", "load", "pull", "push", "train"]
+__all__ = [
+    "Recipe",
+    "__version__",
+    "compare",
+    "create_app",
+    "export",
+    "export_combined",
+    "load",
+    "pull",
+    "push",
+    "train",
+]
 
 __version__ = metadata.version("graft-nlp")
 
@@ -32,6 +44,7 @@ _PLACES = {
     "compare": "graft.recipes.compare",
     "create_app": "graft.recipes.serving_app",
     "export": "graft.recipes.export",
+    "export_combined": "graft.recipes.combination",
     "load": "graft.recipes.run",
     "pull": "graft.recipes.pull",
     "push": "graft.recipes.push",

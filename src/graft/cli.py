@@ -153,18 +153,28 @@ def verdict(**asked: Any) -> int:
     return verdict.main(verdict.Request(**asked))
 
 
-@graft.command(epilog=_example("graft export RUN --out exported", "graft export RUN --out exported-adapter --adapter"))
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@graft.command(
+    epilog=_example(
+        "graft export RUN --out exported",
+        "graft export RUN --out exported-adapter --adapter",
+        "graft export RUN_A RUN_B --combine ties --density 0.5 --out combined",
+    )
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False), metavar="RUN...")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The folder to make.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help="Of merged weights.")
 @click.option("--adapter", is_flag=True, help="Export the adapter although it could be merged.")
 @click.option("--dense", is_flag=True, help="Refuse anything but a plain merged checkpoint.")
 @click.option("--tolerance", type=float, help="Largest difference of a logit that is accepted in fp32.")
+@click.option("--combine", metavar="HOW", help="Make one model of several runs: average, ties, dare_linear, svd, ...")
+@click.option("--weights", metavar="NUMBERS", help="How much each run counts, such as 0.7,0.3.  [default: equally]")
+@click.option("--density", type=float, help="Fraction of the numbers that is kept: for ties, dare_... and the like.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what dare_... drops.")
 def export(**asked: Any) -> int:
     """Export a run: merged into a plain checkpoint where possible, else as an adapter.
 
-    RUN is a run folder. The export is loaded again in a fresh process, without graft's own classes, and its logits on
-    the evaluation split are compared with the run's before it stands.
+    RUN is a run folder; several are combined into one model. The export is loaded again in a fresh process, without
+    graft's own classes, and its logits on the evaluation split are compared with the run's before it stands.
     """
     from graft.recipes import exporting
 

@@ -122,9 +122,9 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(make: Any, tmp_path: 
 
 def test_what_cannot_be_exported_is_said(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = make({"name": "prefix", "tokens": 4})
-    assert main(Request(prefix, tmp_path / "x", dense=True)) == 2
+    assert main(Request((prefix,), tmp_path / "x", dense=True)) == 2
     assert "no dense form" in capsys.readouterr().err
-    assert main(Request(prefix, tmp_path / "x", dtype="bf16")) == 2
+    assert main(Request((prefix,), tmp_path / "x", dtype="bf16")) == 2
     assert "only a merged checkpoint can be cast" in capsys.readouterr().err
     with pytest.raises(RunError, match="is a trial"):
         export(make("lora", kind="trial"), tmp_path / "x")
