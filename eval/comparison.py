@@ -180,6 +180,11 @@ class Comparison(_Section):
     hardware: dict[str, Any] = {}
     """Where the runs were made, as they recorded it."""
 
+    def _repr_html_(self) -> str:
+        from graft.eval.rich_html import comparison_html  # which knows this class
+
+        return comparison_html(self)
+
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
     """Write `comparison.json`, whole or not at all.

@@ -67,7 +67,7 @@ def terminal(comparison: Comparison) -> Group:
         Something that rich prints.
     """
     tables = []
-    for caption, headings, rows in _sections(comparison):
+    for caption, headings, rows in sections(comparison):
         columns = (
             Column(Text(heading, style="bold"), overflow="fold", justify="left" if number in (0, 3, 4) else "right")
             for number, heading in enumerate(headings)
@@ -115,7 +115,7 @@ def to_latex(comparison: Comparison) -> str:
         r"\toprule",
         " & ".join(map(latex, headings)) + r" \\",
     ]
-    for caption, _, rows in _sections(comparison, every_cost=True):
+    for caption, _, rows in sections(comparison, every_cost=True):
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{latex(caption)}}}}} \\"]
         lines += [" & ".join([*map(latex, row), *[""] * (width - len(row))]) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -165,7 +165,7 @@ def digits_of(metric: str) -> int:
     return 1 if metric in METRICS and METRICS[metric].scale == 100.0 else 3
 
 
-def _sections(
+def sections(
     comparison: Comparison, *, every_cost: bool = False
 ) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
     """Caption, headings and cells: by task and model, then the means over tasks; a cost that none has is left out."""

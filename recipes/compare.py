@@ -45,6 +45,9 @@ class Compared:
     comparison: "Comparison"
     files: tuple[Path, ...] = ()
 
+    def _repr_html_(self) -> str:
+        return self.comparison._repr_html_()
+
 
 def compare(
     config: ComparisonConfig | Mapping[str, Any] | None = None,

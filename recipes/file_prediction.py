@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graft.errors import DataError
 from graft.eval.wording import row_name
 from graft.recipes.inference import batch_tokens, warn_of_cuts
+from graft.recipes.live_display import in_place
 from graft.recipes.row_reading import Row, windows
 from graft.recipes.row_writing import ERROR, WRITERS, Layout, whole
 from graft.recipes.run import LoadedRun, Prediction
@@ -109,12 +110,13 @@ def _predict(loaded: LoadedRun, rows: Sequence[Row], tokens: int, tally: Tally) 
 
 @contextlib.contextmanager
 def _progress(total: int, *, visible: bool) -> Iterator[Callable[[int], None]]:
-    """Show progress on stderr.
+    """Show progress on stderr, or below a notebook's cell.
 
     Yields:
         Tell it how many rows are done in addition.
     """
     columns = TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not visible) as progress:
-        bar = progress.add_task("rows", total=total)
+    progress = Progress(*columns, console=Console(stderr=True), disable=not visible)
+    bar = progress.add_task("rows", total=total)
+    with in_place(progress):
         yield lambda rows: progress.advance(bar, rows)

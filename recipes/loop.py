@@ -19,6 +19,8 @@ Save = Callable[[RunState], None]
 SAVE_SECONDS = 300.0
 """Without a number of steps between checkpoints, no more work than this is at stake."""
 
+_AGAIN = "add --resume, or RunOptions(resume=True) in Python, to the same command to go on"
+
 
 def fit(
     states: Sequence[RunState],
@@ -80,7 +82,7 @@ def _train(
                 save(state)
                 saved = time.monotonic()
         if stopping and not all(state.done for state in states):
-            raise KeyboardInterrupt("add --resume to the same command to go on" if save is not None else "")
+            raise KeyboardInterrupt(_AGAIN if save is not None else "")
 
 
 def _agreed(asked: bool, accelerator: Accelerator) -> bool:

@@ -183,6 +183,11 @@ class Recipe(_Section):
         except ValidationError as error:
             raise RecipeError(explain(error, cls)) from None
 
+    def _repr_html_(self) -> str:
+        from graft.recipes.rich_html import recipe_html
+
+        return recipe_html(self)
+
 
 def from_mapping(mapping: Mapping[str, Any]) -> Recipe:
     """Build a recipe from nested keys and values, in short or full form.

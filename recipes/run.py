@@ -32,6 +32,7 @@ from graft.recipes.attention import register
 from graft.recipes.exported import learned_folder, read_manifest
 from graft.recipes.pull import find
 from graft.recipes.recipe import Recipe
+from graft.recipes.rich_html import loaded_html, run_html
 from graft.recipes.streams import stream
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class Run:
     folder: Path
     record: RunRecord
     reused: bool = False
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,9 @@ class LoadedRun:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    def _repr_html_(self) -> str:
+        return loaded_html(self)
 
     def _row(self, number: int, text: str | tuple[str, ...]) -> tuple[str, ...]:
         row = tuple(text) if isinstance(text, tuple | list) else (text,)

@@ -1,4 +1,4 @@
-"""How a comparison stands, while it is made: one live display on a terminal, a line for each finished run elsewhere."""
+"""How a comparison stands, while it is made: one live display on a terminal or in a notebook, else a line a run."""
 
 import logging
 import os
@@ -17,6 +17,7 @@ from rich.text import Text
 from graft.eval.folders import FoundRun
 from graft.recipes.cells import Cell, Planned
 from graft.recipes.execution import Outcome
+from graft.recipes.live_display import in_place
 from graft.recipes.prospect import Prospect, duration
 from graft.recipes.scheduling import Schedule
 
@@ -36,7 +37,7 @@ class Standing:
             schedule: The runs.
             prospect: How long each will take.
             workers: Runs at a time.
-            live: Whether to redraw a terminal; else there is a line for each finished run.
+            live: Whether to redraw a terminal or a cell; else there is a line for each finished run.
         """
         self._schedule, self._workers = schedule, workers
         self._there = prospect.there
@@ -47,14 +48,14 @@ class Standing:
         self._failed: list[str] = []
         console = Console(stderr=True)
         self._live = None
-        if live and console.is_terminal and os.environ.get("RANK", "0") == "0":
+        if live and (console.is_terminal or console.is_jupyter) and os.environ.get("RANK", "0") == "0":
             self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Show the display."""
         if self._live is not None:
-            self._stack.enter_context(self._live)
+            self._stack.enter_context(in_place(self._live))
         return self
 
     def __exit__(

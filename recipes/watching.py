@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from graft.errors import RunError, nearest
+from graft.recipes.live_display import in_place
 from graft.recipes.optimisation import schedule_factor
 from graft.recipes.state import RunState
 
@@ -53,7 +54,7 @@ class Watch(Protocol):
 
 
 class Display:
-    """One line of progress on standard error, on the main process only; a plain console shows no bar."""
+    """One line of progress on standard error or below a notebook's cell, on the main process only."""
 
     def __init__(self, states: Sequence[RunState], *, visible: bool) -> None:
         """Prepare the display.
@@ -87,7 +88,7 @@ class Display:
 
     def __enter__(self) -> Self:
         """Show the display."""
-        self._stack.enter_context(self._progress)
+        self._stack.enter_context(in_place(self._progress))
         return self
 
     def __exit__(
