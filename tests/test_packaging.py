@@ -74,6 +74,7 @@ def test_every_package_that_is_imported_is_a_declared_dependency() -> None:
         *extras["ray"],
         *extras["slurm"],
         *extras["serve"],
+        *extras["notebook"],
     )  # imported where they are asked for
     declared = {canonicalize_name(Requirement(text).name) for text in (*PROJECT["dependencies"], *optional)}
     foreign = {name for name in imported if name in distributions and name not in {"graft", *FOLDERS}}
