@@ -126,7 +126,6 @@ def combine_adapters(
     heads = _mean_heads(arrived)
     backbone: Any = stack(host, {f"guest{number}": member.model for number, member in enumerate(arrived[1:], 1)})
     names = [HOST, *(f"guest{number}" for number in range(1, len(arrived)))]
-    backbone.peft_config[HOST].use_rslora = False  # peft copies it to the combination, whose scale must be one
     weights = _scaled(arrived) if way.name == AVERAGE else [member.weight for member in arrived]
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The density 1")  # nothing is dropped, as was asked for

@@ -66,7 +66,7 @@ def combine(members: list[Member], how: str, density: float | None = None, seed:
 
 
 LORAS = (({"name": "lora", "r": 4}, 0.75), ({"name": "lora", "r": 2, "targets": ["query", "value"]}, 0.25))
-ALIKE = (({"name": "lora", "r": 4}, 1.0), ({"name": "lora", "r": 4, "rslora": True}, 2.0))
+ALIKE = (({"name": "lora", "r": 4, "rslora": True}, 2.0), ({"name": "lora", "r": 4}, 1.0))
 
 
 @pytest.mark.parametrize("how", ["cat", "average"])
@@ -95,7 +95,7 @@ def test_svd_is_the_best_update_of_the_largest_rank(make: Make) -> None:
 def test_linear_sums_matrices_by_the_roots_of_weight_and_scale(make: Make) -> None:
     members = make(*ALIKE)
     layers = [lora_layers(member.model.backbone) for member in members]
-    weights = [1.0 * 16 / 4, 2.0 * 16 / 4**0.5]
+    weights = [2.0 * 16 / 4**0.5, 1.0 * 16 / 4]
     expected = {
         path: (
             sum(w**0.5 * part[path].lora_B["default"].weight for w, part in zip(weights, layers, strict=True))
