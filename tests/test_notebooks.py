@@ -67,12 +67,15 @@ def environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def quickstart(environment: None, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("quickstart")
-    return execute("quickstart", folder, MODEL="minilm", EXAMPLES=96, EPOCHS=1, SEEDS=1)
+    return execute(
+        "quickstart", folder, MODEL="minilm", TASK={"name": "pocket/sentiment", "train_size": 96}, EPOCHS=1, SEEDS=1
+    )
 
 
 @pytest.fixture(scope="module")
 def compared(environment: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    small = {"METHODS": "full,probe", "EXAMPLES": 64, "EPOCHS": 1, "SEEDS": 2, "TRIALS": 1}
+    task = {"name": "pocket/sentiment", "train_size": 64, "max_length": 40}  # the tiny checkpoint takes no more
+    small = {"TASK": task, "METHODS": "full,probe", "EPOCHS": 1, "SEEDS": 2, "TRIALS": 1}
     return execute("compare", tmp_path_factory.mktemp("compare"), MODEL=str(tiny_bert), **small)
 
 
