@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from graft.errors import RecipeError
+from graft.recipes import heap
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -181,6 +182,7 @@ def accelerator(name: str, **settings: Any) -> "Accelerator":
     from accelerate import Accelerator
 
     check_device(name)
+    heap.bound_caches()
     try:
         made = Accelerator(mixed_precision="no", cpu=name == "cpu", **settings)
     except ValueError as error:

@@ -1,6 +1,7 @@
-"""Memory that is given back to the system."""
+"""Memory that is given back to the system, or not taken."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_without_glibc_nothing_happens(monkeypatch):
     heap.give_back()
     monkeypatch.setattr(sys, "platform", "darwin")
     heap.give_back()
+
+
+def test_what_is_prepared_for_shapes_is_bounded_before_anything_computes_and_the_users_bound_stays(monkeypatch):
+    from graft.recipes import hardware
+
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    hardware.accelerator("cpu")
+    assert os.environ["LRU_CACHE_CAPACITY"] == "64"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
 
 
 def test_only_a_step_larger_than_all_before_makes_room(tiny_recipe, monkeypatch):
