@@ -1,4 +1,4 @@
-"""Memory that a process holds beside its tensors: pieces in the C library's heap, and what oneDNN prepared for shapes."""
+"""Memory that a process holds beside its tensors: pieces of the heap, and what oneDNN prepared for shapes."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ def bound_caches() -> None:
     """Let oneDNN keep what it prepared for few shapes, not for all; what the user set stays.
 
     On a processor every length of a batch is a shape, for which all of a step's matrix products are prepared and kept.
-    MiniLM's took 14 MB a length, half a gigabyte after forty steps; to prepare them again costs a few percent of a step.
-    It must come before the process's first matrix product in bf16.
+    MiniLM's took 14 MB a length, half a gigabyte after forty steps; to prepare them again costs a few percent of a
+    step. It must come before the process's first matrix product in bf16.
     """
     for name, value in _PREPARED.items():
         os.environ.setdefault(name, value)
