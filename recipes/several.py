@@ -60,7 +60,7 @@ class LoadedRuns:
         return self
 
     def predict(
-        self, texts: Sequence[Text], adapters: Sequence[str], *, tokens: int | None = None, mixed: bool = True
+        self, texts: Sequence[Text], adapters: Sequence[str], *, tokens: int | None = None, mixed: bool | None = None
     ) -> list[Prediction]:
         """Say which class texts have, or which score, each by the run that is named for it.
 
@@ -69,7 +69,8 @@ class LoadedRuns:
             adapters: A run's name for each text.
             tokens: Budget of a batch, padding included; none means as many as are scored fastest here.
             mixed: Let examples of different runs share a batch where that is possible; otherwise each run gets batches
-                of its own, and says to the last bit what it says when it is loaded alone.
+                of its own, and says to the last bit what it says when it is loaded alone. None means to mix on an
+                accelerator alone: on a processor batches of one run each are faster.
 
         Returns:
             One prediction for each, in their order.
@@ -86,7 +87,7 @@ class LoadedRuns:
         return [found[row] for row in range(len(texts))]
 
     def logits(
-        self, texts: Sequence[Text], adapters: Sequence[str], *, tokens: int | None = None, mixed: bool = True
+        self, texts: Sequence[Text], adapters: Sequence[str], *, tokens: int | None = None, mixed: bool | None = None
     ) -> list[Tensor]:
         """Score texts, each by the run that is named for it; arguments and errors as for `predict`.
 
@@ -96,7 +97,7 @@ class LoadedRuns:
         return [torch.from_numpy(row) for row in self._scored(texts, adapters, tokens, mixed=mixed)]
 
     def _scored(
-        self, texts: Sequence[Text], adapters: Sequence[str], tokens: int | None, *, mixed: bool
+        self, texts: Sequence[Text], adapters: Sequence[str], tokens: int | None, *, mixed: bool | None
     ) -> list[Scores]:
         """Every text's logits, by passes of runs together or of each alone."""
         self._check(texts, adapters)
@@ -104,6 +105,8 @@ class LoadedRuns:
         rows_of = _rows_of(adapters)
         encoded = {name: self.runs[name].encode([texts[row] for row in rows]) for name, rows in rows_of.items()}
         scored: dict[int, Scores] = {}
+        if mixed is None:
+            mixed = next(iter(self.runs.values())).device.type != "cpu"
         for mixture in self.mixtures if mixed else ():
             asked = [name for name in mixture.adapters if name in encoded]
             if len(asked) > 1:

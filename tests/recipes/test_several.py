@@ -56,7 +56,7 @@ def test_lora_runs_of_different_tasks_answer_in_one_batch_as_each_does_alone(mak
     assert [set(mixture.adapters) for mixture in both.mixtures] == [{"words", "other", "scores"}]
     names = ["words", "scores", "other", "words", "other", "scores"]
     texts: list[Any] = [text if name != "scores" else (text, "w1 w2") for text, name in zip(TEXTS, names, strict=True)]
-    found = both.logits(texts, names)
+    found = both.logits(texts, names, mixed=True)
     assert [len(row) for row in found] == [2, 1, 2, 2, 2, 1]
     for text, name, row in zip(texts, names, found, strict=True):
         alone = load({"words": words, "other": other, "scores": scores}[name])
@@ -73,10 +73,10 @@ def test_one_pass_serves_all_that_mix(make: Any) -> None:
     passes: list[int] = []
     for run in both.runs.values():
         run.model.body.register_forward_hook(lambda _module, _inputs, output: passes.append(len(output[0])))
-    both.logits(TEXTS, [one, two] * 3)
+    both.logits(TEXTS, [one, two] * 3, mixed=True)
     assert passes == [6]
     passes.clear()
-    both.logits(TEXTS, [one, two] * 3, mixed=False)
+    both.logits(TEXTS, [one, two] * 3)  # on a processor
     assert passes == [3, 3]
 
 
@@ -132,6 +132,6 @@ def test_another_pooling_is_served_apart(make: Any) -> None:
     native, mean = make("lora"), make("lora", model={"pooling": "mean"})
     both = load({"native": native, "mean": mean, "too": make("lora", seed=3)})
     assert [set(mixture.adapters) for mixture in both.mixtures] == [{"native", "too"}]
-    found = both.logits(TEXTS[:3], ["native", "mean", "too"])
+    found = both.logits(TEXTS[:3], ["native", "mean", "too"], mixed=True)
     torch.testing.assert_close(found[1], load(mean).logits(TEXTS[1:2])[0], atol=0, rtol=0)
     torch.testing.assert_close(found[0], load(native).logits(TEXTS[:1])[0], atol=ROUNDING, rtol=0)
