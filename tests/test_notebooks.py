@@ -75,7 +75,7 @@ def quickstart(environment: None, tmp_path_factory: pytest.TempPathFactory) -> S
 @pytest.fixture(scope="module")
 def compared(environment: None, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     task = {"name": "pocket/sentiment", "train_size": 64, "max_length": 40}  # the tiny checkpoint takes no more
-    small = {"TASK": task, "METHODS": "full,probe", "EPOCHS": 1, "SEEDS": 2, "TRIALS": 1}
+    small = {"TASK": task, "RATES": {"full": [1e-4], "probe": [1e-2]}, "EPOCHS": 1, "SEEDS": 2}
     return execute("compare", tmp_path_factory.mktemp("compare"), MODEL=str(tiny_bert), **small)
 
 
