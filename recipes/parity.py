@@ -38,6 +38,7 @@ def _compare(recipe: Recipe, export: Path, run: Path, form: Form) -> dict[str, A
     """
     record = read_record(run)
     kind, said = KINDS[record.data.kind], read_predictions(run)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())  # as the scores were made
     names = [name for name in record.scores if name != "holdout"]
     if not names:
         raise RunError(f"{run}: is a trial, which was scored on no evaluation split; train it as a final run first")
