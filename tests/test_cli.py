@@ -260,6 +260,13 @@ def pair_run(pairs: Path, roomy_bert: Path, tmp_path_factory: pytest.TempPathFac
     return train.train(recipe, options=RunOptions(out=tmp_path_factory.mktemp("runs"), quiet=True)).folder
 
 
+@pytest.fixture
+def other_pair_run(pair_run: Path, tmp_path: Path) -> Path:
+    """A run of the same recipe with another seed."""
+    recipe = json.loads((pair_run / "record.json").read_text())["recipe"] | {"seed": 2}
+    return train.train(from_mapping(recipe), options=RunOptions(out=tmp_path / "others", quiet=True)).folder
+
+
 @pytest.fixture(scope="module")
 def pair_runs(pair_run: Path) -> Path:
     """A folder with runs of two methods on the same data."""
@@ -289,6 +296,8 @@ def test_every_commands_help_ends_with_examples_that_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2\nw1,w2\n")
     stand_ins = {"DATA": str(pairs), "RUN": str(pair_run), "RUNS": str(pair_runs), "minilm": str(roomy_bert)}
+    if path == ("export",):
+        stand_ins |= {"RUN_A": str(pair_run), "RUN_B": str(request.getfixturevalue("other_pair_run"))}
     if path == ("pull",):
         hub = request.getfixturevalue("hub")
         hub.put("me/name", export(pair_run, tmp_path / "exported").folder)

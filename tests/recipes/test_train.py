@@ -64,19 +64,7 @@ def test_a_run_writes_what_evaluation_reads_and_reloads_exactly(tmp_path, tiny_r
         loaded = load(run.folder)
     materials = gather(Recipe.model_validate(record.recipe))
     encoded = materials.encoded["validation"]
-    from graft.eval.predict import predict
-
-    again = predict(
-        lambda batch: loaded.model(batch.inputs).logits,
-        loaded.kind,
-        encoded,
-        tokens=loaded.recipe.budget.tokens,
-        gather=list,
-        rank=0,
-        world=1,
-        device=CPU,
-    )
-    assert np.array_equal(again.scores, predictions["validation"].scores)
+    assert np.array_equal(loaded.score(encoded), predictions["validation"].scores)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
