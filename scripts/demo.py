@@ -1,7 +1,7 @@
 """The first five minutes: one small pretrained encoder, two tasks that need no download, six ways to adapt it.
 
     make demo
-    python scripts/demo.py [--tasks pocket/sentiment,pocket/paraphrase] [--examples 1200] [--out runs/demo]
+    python scripts/demo.py [--tasks pocket/sentiment,pocket/paraphrase] [--examples 1500] [--out runs/demo]
 
 Runs that are there already are reused, so that an interrupted demo goes on where it was.
 """
@@ -101,7 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="pocket/sentiment,pocket/paraphrase")
     parser.add_argument("--methods", default=",".join(name for name in ORDER if name in METHODS))
-    parser.add_argument("--examples", type=int, default=1200, help="training examples of each task")
+    parser.add_argument("--examples", type=int, default=1500, help="training examples of each task")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--threads", type=int, help="threads of the processor  [default: one a core]")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
