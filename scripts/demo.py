@@ -19,8 +19,8 @@ from graft import Recipe, train
 from graft.adapters.methods import METHODS
 from graft.errors import GraftError
 from graft.eval.records import RunRecord
-from graft.eval.resolution import resolve
 from graft.recipes.options import RunOptions
+from graft.recipes.stock import Stock
 
 ORDER = ("full", "probe", "bitfit", "lora", "bottleneck", "prefix")
 console = Console()
@@ -110,12 +110,15 @@ def main() -> int:
     started = time.monotonic()
     try:
         recipes = {(task, method): recipe(task, method, arguments) for task in tasks for method in methods}
+        stock = Stock()
         for task in tasks:
-            resolve(recipes[task, methods[0]].task)  # so that a name that is none is refused before anything is trained
+            stock.data(
+                recipes[task, methods[0]].task
+            )  # so that a name that is none is refused before anything is trained
         records = {}
         for number, ((task, method), asked) in enumerate(recipes.items(), start=1):
             console.print(f"[bold]{number} of {len(recipes)}[/bold]  {task}, {method}")
-            records[task, method] = train(asked, options=RunOptions(out=arguments.out)).record
+            records[task, method] = train(asked, options=RunOptions(out=arguments.out), stock=stock).record
         minutes = (time.monotonic() - started) / 60
         console.print("What a step costs, each method in a process of its own ...")
         options = RunOptions(out=arguments.out, measure_cost=True)  # kept in the runs' records
