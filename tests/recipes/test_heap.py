@@ -32,11 +32,25 @@ def test_free_pieces_go_back_to_the_system():
     assert float(kept[0].sum()) == PIECE // 4
 
 
-def test_without_glibc_nothing_happens(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    heap.give_back()
+def test_without_glibc_nothing_is_called(monkeypatch):
+    called = []
+
+    class Library:
+        """A C library that has what glibc has."""
+
+        def malloc_trim(self, pad):
+            called.append(pad)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
     monkeypatch.setattr(sys, "platform", "darwin")
     heap.give_back()
+    assert called == []
+    monkeypatch.setattr(sys, "platform", "linux")
+    heap.give_back()
+    assert called == [0]
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    heap.give_back()
+    assert called == [0]
 
 
 def test_what_is_prepared_for_shapes_is_bounded_before_anything_computes_and_the_users_bound_stays(monkeypatch):
