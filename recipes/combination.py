@@ -28,6 +28,7 @@ from graft.recipes.export import TOLERANCE, Exported, export
 from graft.recipes.exported import Dtype, portable, read_manifest
 from graft.recipes.recipe import Recipe
 from graft.recipes.run import LoadedRun, load, text_columns
+from graft.recipes.solitary import Solitary
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def export_combined(
     dense: bool = False,
     tolerance: float = TOLERANCE,
     destination: Destination = HERE,
+    prover: Solitary | None = None,
 ) -> Exported:
     """Combine runs on one base, and export the result as `graft.recipes.export.export` does a run.
 
@@ -79,6 +81,7 @@ def export_combined(
         dense: As for a run.
         tolerance: As for a run.
         destination: As for a run.
+        prover: As for a run.
 
     Returns:
         What was written. Its parity compares it with the combination before it was exported.
@@ -93,7 +96,16 @@ def export_combined(
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "combination"
         _write(run, parts, way, density, seed)
-        return export(run, out, dtype=dtype, adapter=adapter, dense=dense, tolerance=tolerance, destination=destination)
+        return export(
+            run,
+            out,
+            dtype=dtype,
+            adapter=adapter,
+            dense=dense,
+            tolerance=tolerance,
+            destination=destination,
+            prover=prover,
+        )
 
 
 def _way(how: str, density: float | None) -> Way:

@@ -7,7 +7,6 @@ C library gives little of what steps took back, so that what comes after them li
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
@@ -178,4 +177,4 @@ def evaluation_steps(state: RunState) -> int:
 
 
 if __name__ == "__main__":
-    answer(lambda recipe: _main(recipe, int(sys.argv[2])))
+    answer(lambda recipe, steps: _main(recipe, int(steps)))

@@ -28,7 +28,7 @@ from graft.recipes.exported import (
     write_portable_record,
 )
 from graft.recipes.run import LoadedRun, load
-from graft.recipes.solitary import run_alone
+from graft.recipes.solitary import PROVER, Solitary
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ def export(
     dense: bool = False,
     tolerance: float = TOLERANCE,
     destination: Destination = HERE,
+    prover: Solitary | None = None,
 ) -> Exported:
     """Export a run, and prove that the export says what the run said.
 
@@ -95,6 +96,7 @@ def export(
         dense: Refuse anything but a plain merged checkpoint.
         tolerance: Largest difference of a logit that is accepted in fp32; other dtypes are measured and reported.
         destination: Where others will find it, for its card.
+        prover: A process of `PROVER` that was started earlier; none means that one is started when it is needed.
 
     Returns:
         What was written.
@@ -119,7 +121,7 @@ def export(
     refuse_foreign(target)
     with atomic_folder(target) as building:
         _fill(building, loaded, form, dtype)
-        parity = {} if form == "graft" else _parity(loaded, building, form)
+        parity = {} if form == "graft" else _parity(loaded, building, form, prover)
         if dtype == "fp32":
             _check(parity, tolerance, target)
         write_card(building, loaded, form, dtype, parity, destination)
@@ -174,10 +176,11 @@ def _fill(building: Path, loaded: LoadedRun, form: Form, dtype: Dtype) -> None:
         loaded.tokenizer.save_pretrained(building)
 
 
-def _parity(loaded: LoadedRun, building: Path, form: Form) -> dict[str, Parity]:
+def _parity(loaded: LoadedRun, building: Path, form: Form, prover: Solitary | None) -> dict[str, Parity]:
     """Ask a fresh process what the folder says."""
     folder = str(loaded.folder.absolute())
-    found = run_alone("graft.recipes.parity", loaded.recipe, str(building.absolute()), folder, form)
+    with prover or Solitary(PROVER) as process:
+        found = process.ask(loaded.recipe, str(building.absolute()), folder, form)
     return {name: Parity(**figures) for name, figures in found.items()}
 
 

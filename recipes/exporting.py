@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from graft.errors import GraftError
 from graft.recipes import launch
 from graft.recipes.inventory import write_out
+from graft.recipes.solitary import PROVER, Solitary
 
 if TYPE_CHECKING:
     from graft.recipes.export import Exported
@@ -58,14 +59,15 @@ def main(request: Request) -> int:
 
     def action() -> None:
         launch.log_to_stderr(quiet=False)
-        exported = _export(request)
+        with Solitary(PROVER) as prover:  # imports its libraries while this process does
+            exported = _export(request, prover)
         lines = [*told(exported), f"how to load it: {exported.folder / 'README.md'}", f"export: {exported.folder}"]
         write_out("\n".join(lines) + "\n")
 
     return launch.guarded(action, after_interruption="nothing was exported")
 
 
-def _export(request: Request) -> "Exported":
+def _export(request: Request, prover: Solitary) -> "Exported":
     """Export a run, or several combined.
 
     Raises:
@@ -74,7 +76,12 @@ def _export(request: Request) -> "Exported":
     from graft.recipes.export import TOLERANCE, export  # torch, so only once it is needed
 
     tolerance = TOLERANCE if request.tolerance is None else request.tolerance
-    form: dict[str, Any] = {"dtype": request.dtype, "adapter": request.adapter, "dense": request.dense}
+    form: dict[str, Any] = {
+        "dtype": request.dtype,
+        "adapter": request.adapter,
+        "dense": request.dense,
+        "prover": prover,
+    }
     if request.combine is not None:
         from graft.recipes.combination import export_combined
 

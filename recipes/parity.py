@@ -1,9 +1,5 @@
-"""Whether an exported folder says what the run said: loaded in a fresh process, by plain transformers or peft alone.
+"""Whether an exported folder says what the run said: loaded in a fresh process, by plain transformers or peft alone."""
 
-python -m graft.recipes.parity RECIPE.json EXPORT RUN FORM
-"""
-
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -103,5 +99,4 @@ def _forward(model: Any, takes: list[str]) -> Callable[[Batch], Tensor]:
 
 
 if __name__ == "__main__":
-    _export, _run, _form = sys.argv[2:5]
-    answer(lambda recipe: _compare(recipe, Path(_export), Path(_run), _form))  # type: ignore[arg-type]  # from export
+    answer(lambda recipe, export, run, form: _compare(recipe, Path(export), Path(run), form))
