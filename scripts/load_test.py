@@ -102,8 +102,7 @@ def main() -> None:
             half, most = np.percentile(np.array(found) * 1000, [50, 95])
             lines.append(f"| {clients} | {len(found)} | {rate:.0f} | {half:.0f} | {most:.0f} |")
     model = json.loads((given.run / "record.json").read_text())["recipe"]["model"]["name"]
-    lines += ["", f"{model}, sentences of {given.sentences.parent.name}; {machine(given.threads)};"]
-    lines += ["other programs used the machine meanwhile."]
+    lines += ["", f"{model}, sentences of {given.sentences.parent.name}; {machine(given.threads)}."]
     if given.write:
         replace_part(PAGE, "load test", lines)
     print("\n".join(lines))

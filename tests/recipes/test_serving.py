@@ -331,6 +331,25 @@ def test_the_command_serves_and_on_sigterm_finishes_what_is_under_way(runs: Simp
     assert row == {"prediction": offline.value, "probabilities": pytest.approx(offline.probabilities, rel=1e-5)}
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    async def nodelay(listener: socket.socket) -> int:
+        """Whether the service's end of a connection waits for nothing before it sends."""
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        async with await asyncio.start_server(met, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            try:
+                return await asyncio.wait_for(found, 10)
+            finally:
+                writer.close()
+
+    with serving._listening("127.0.0.1", 0) as listener:
+        assert asyncio.run(nodelay(listener))
+
+
 def test_a_port_in_use_and_a_missing_package_are_one_message(
     runs: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
