@@ -22,7 +22,7 @@ from graft.adapters.config import ModelConfig, Pooling
 from graft.adapters.families import FAMILIES, Family, family_of
 from graft.adapters.heads import Head
 from graft.adapters.model import AdaptedModel, HeadKind, Origin
-from graft.errors import CheckpointError, GraftError
+from graft.errors import CheckpointError, GraftError, RecipeError
 
 
 def load_model(
@@ -53,6 +53,7 @@ def load_model(
 
     Raises:
         CheckpointError: The architecture is not supported, or the weights are damaged or incomplete.
+        RecipeError: transformers has no such attention for the architecture.
         GraftError: The checkpoint cannot do what the task needs.
     """
     settings = _config(checkpoint, head, outputs, config, label_names)
@@ -63,6 +64,8 @@ def load_model(
             f"{checkpoint.name}: {family.name} is an encoder and cannot model language causally; use one of {decoders}"
         )
     loader: Any = AutoModelForCausalLM if head == "language_model" else AutoModelForSequenceClassification
+    if attention == "sdpa" and not loader._model_mapping[type(settings)]._supports_sdpa:
+        raise RecipeError(f"speed.attention: transformers has no sdpa for {family.name}; leave it at matmul")
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -80,7 +80,7 @@ def warnings_about(groups: Sequence[Group], reference: str) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     warnings = [
         *_varying("hardware", runs, lambda run: {key: run.record.hardware.get(key) for key in _HARDWARE}),
-        *_varying("precision", runs, lambda run: {"precision": run.record.recipe.get("precision")}),
+        *_varying("precision", runs, lambda run: {"precision": run.record.recipe.get("speed", {}).get("precision")}),
         *_varying("library versions", runs, lambda run: run.record.versions),
     ]
     for group in groups:

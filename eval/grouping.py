@@ -25,7 +25,10 @@ _CONTENT = (
 )
 """Settings that only say which examples and weights are meant: their content is compared, wherever it lay."""
 
-_MACHINE = ("seed", "device", "threads", "precision", "budget.tokens", "budget.buckets")
+_MACHINE = (
+    *("seed", "device", "threads", "budget.tokens"),
+    *(f"speed.{name}" for name in ("precision", "buckets", "dropout", "attention", "frozen")),
+)
 """Settings that tell no two methods apart."""
 
 _IGNORED = frozenset((*_CONTENT, *_MACHINE))

@@ -4,7 +4,7 @@ Below a few hundred tokens plain matrix products win over the CPU's flash kernel
 and which falls back to a slower path as soon as probabilities are dropped.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 NAME = "graft"
+Attention = Literal["matmul", "sdpa"]
 
 
 def attend(
@@ -47,18 +48,31 @@ def attend(
         scores = scores + attention_mask[..., : key.shape[-2]]
     probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     if dropout > 0.0 and module.training:
-        draws, site = module.__dict__["graft_dropout"]
-        probabilities = probabilities * draws.mask(probabilities.shape, dropout, site, probabilities.dtype)
+        probabilities = _dropped(module, probabilities, dropout)
     mixed = torch.matmul(probabilities, value)  # (B, heads, queries, width)
     return mixed.transpose(1, 2).contiguous(), probabilities
 
 
-def register() -> str:
-    """Make the attention known to transformers; doing so again changes nothing.
+def _dropped(module: nn.Module, probabilities: Tensor, rate: float) -> Tensor:
+    """Drop probabilities by the run's stream, or as torch does where none is installed."""
+    if "graft_dropout" not in module.__dict__:
+        return nn.functional.dropout(probabilities, rate)
+    draws, site = module.__dict__["graft_dropout"]
+    mask: Tensor = draws.mask(probabilities.shape, rate, site, probabilities.dtype)
+    return probabilities * mask
+
+
+def implementation(chosen: Attention) -> str:
+    """Tell by what name transformers knows an attention, and make ours known; doing so again changes nothing.
+
+    Args:
+        chosen: `matmul`, ours; `sdpa`, torch's own kernels, which drop probabilities by torch's own generator.
 
     Returns:
         The name to load a model with.
     """
+    if chosen == "sdpa":
+        return chosen
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)
     return NAME

@@ -15,7 +15,7 @@ from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS, Kind
 from graft.eval.resolution import TaskData
-from graft.recipes.attention import register
+from graft.recipes.attention import implementation
 from graft.recipes.batching import epoch_plan, micro_batches
 from graft.recipes.dropout import DropoutStream, install
 from graft.recipes.objective import Objective, Term, TermSetup, check_names
@@ -93,7 +93,7 @@ def build_model(materials: Materials) -> AdaptedModel:
         recipe.model,
         data.label_names or None,
         seed=stream(recipe.seed, "head"),
-        attention=register(),
+        attention=implementation(recipe.speed.attention),
     )
 
 
@@ -131,7 +131,8 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     if recipe.budget.gradient_checkpointing:
         model.body.activation_checkpointing_enable({"use_reentrant": False})
     draws = DropoutStream(recipe.seed)
-    install(model, draws)
+    if recipe.speed.dropout == "counted":
+        install(model, draws)
     objective = _objective(all_terms, model, attached.learning, snapshot, materials, total_steps)
     found = learners(model, attached, objective.modules.to(device))
     return RunState(
@@ -171,11 +172,9 @@ def _check_fit(materials: Materials, model: AdaptedModel) -> None:
 def _calibration(materials: Materials, device: torch.device) -> Iterator[Batch]:
     """Batches of training examples in the order of the first epoch, for methods that look at data before they start."""
     recipe, train = materials.recipe, materials.encoded["train"]
-    schedule, budget = recipe.schedule, recipe.budget
-    for rows in epoch_plan(
-        train.lengths, seed=recipe.seed, epoch=0, examples=schedule.examples, buckets=budget.buckets
-    ):
-        for part in micro_batches(rows, train.lengths, tokens=budget.tokens):
+    examples, buckets = recipe.schedule.examples, recipe.speed.buckets
+    for rows in epoch_plan(train.lengths, seed=recipe.seed, epoch=0, examples=examples, buckets=buckets):
+        for part in micro_batches(rows, train.lengths, tokens=recipe.budget.tokens):
             yield materials.kind.collate(train, part.tolist()).to(device)
 
 

@@ -206,7 +206,7 @@ def _results(record: RunRecord, parity: Mapping[str, "Parity"]) -> list[EvalResu
 
 def _environment(record: RunRecord) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    where = f"{record.hardware['device']}, {record.recipe['precision']}"
+    where = f"{record.hardware['device']}, {record.recipe['speed']['precision']}"
     return f"Trained on {where}, in {record.train_seconds:.0f} s, with {packages}."
 
 

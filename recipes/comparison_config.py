@@ -30,6 +30,7 @@ from graft.recipes.recipe import (
     OptimConfig,
     Recipe,
     ScheduleConfig,
+    SpeedConfig,
     read_yaml,
 )
 from graft.recipes.refusal import explain
@@ -151,11 +152,11 @@ class ComparisonConfig(BaseModel):
     schedule: ScheduleConfig = ScheduleConfig()
     """Length, learning rate over time, evaluations."""
     budget: BudgetConfig = BudgetConfig()
-    """Limits of memory, and how batches are put together."""
+    """Limits of memory."""
+    speed: SpeedConfig = SpeedConfig()
+    """What makes training fast."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     """Where to train."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass."""
     threads: PositiveInt = 1
     """Threads of every run, whatever carries it out: results depend on it."""
 
@@ -208,9 +209,9 @@ class ComparisonConfig(BaseModel):
             optim=self.optim,
             schedule=self.schedule,
             budget=self.budget,
+            speed=self.speed,
             seed=self.seeds[0],
             device=self.device,
-            precision=self.precision,
             threads=self.threads,
         )
 

@@ -129,7 +129,7 @@ class Trial:
 
 def epochs(state: RunState) -> Iterator[list[Rows]]:
     """Lay out the run, epoch by epoch: the examples of each step that it takes."""
-    schedule, buckets = state.recipe.schedule, state.recipe.budget.buckets
+    schedule, buckets = state.recipe.schedule, state.recipe.speed.buckets
     for epoch in range(math.ceil(state.total_steps / state.epoch_steps)):
         steps = epoch_plan(
             state.train.lengths, seed=state.recipe.seed, epoch=epoch, examples=schedule.examples, buckets=buckets

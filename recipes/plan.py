@@ -26,6 +26,7 @@ from graft.recipes.recording import count_parameters
 from graft.recipes.scoring import HOLDOUT
 from graft.recipes.scoring import budget as scoring_budget
 from graft.recipes.solitary import answer, run_alone
+from graft.recipes.speed import explain_speed, kept_at
 from graft.recipes.state import RunState
 from graft.recipes.step import forward, forward_backward
 
@@ -85,6 +86,7 @@ class Plan:
         minutes: Training and evaluations of the holdout; none where the run does not fit.
         artefact_bytes: What the run leaves, about.
         checkpoint_bytes: What it takes on disk meanwhile, about.
+        speed: Switch under `speed` → where it stands, and why.
     """
 
     task: str
@@ -100,6 +102,7 @@ class Plan:
     minutes: float | None
     artefact_bytes: int
     checkpoint_bytes: int
+    speed: dict[str, str]
 
     @property
     def fits(self) -> bool:
@@ -123,12 +126,13 @@ def plan(recipe: Recipe) -> Plan:
 
 def _work_out(recipe: Recipe) -> Plan:
     """Build the run, count, and take a few steps."""
-    materials = gather(recipe)
+    materials, asked = gather(recipe), recipe
     recipe = materials.recipe
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     accelerator = hardware.accelerator(recipe.device)
     available = _free(accelerator.device)
     state = build(materials, accelerator.device)
+    speed = explain_speed(asked, state)
     parts = _micro_batches(state)
     memory = _memory(state, materials, parts, available, accelerator)
     seconds = minutes = None
@@ -137,7 +141,10 @@ def _work_out(recipe: Recipe) -> Plan:
         seconds = _seconds_per_step(state, parts, trial)
         trial.rehearse()
         memory = _seen(memory, hardware.peak_memory(accelerator.device.type))
-        minutes = (seconds * state.total_steps + _seconds_of_evaluations(state, materials)) / 60
+        computed = state.total_steps
+        if state.recipe.speed.frozen and kept_at(state) is not None:  # later epochs look up what the first computed
+            computed = min(computed, state.epoch_steps)
+        minutes = (seconds * computed + _seconds_of_evaluations(state, materials)) / 60
     learned = sum(learner.weight.nbytes for learner in state.learners)
     return Plan(
         task=materials.data.task.name,
@@ -153,6 +160,7 @@ def _work_out(recipe: Recipe) -> Plan:
         minutes=minutes,
         artefact_bytes=learned,
         checkpoint_bytes=learned + memory.optimiser + memory.best,
+        speed=speed,
     )
 
 

@@ -67,6 +67,7 @@ def _show(found: Plan) -> None:
         ("disk", f"{_size(found.artefact_bytes)} in the end, {_size(found.checkpoint_bytes)} for a checkpoint"),
     ]
     print_table(("run", f"{found.method} on {found.task}, {found.device}"), rows)
+    print_table(("speed", "why"), list(found.speed.items()))
     sizes = [(said, _size(getattr(memory, kind))) for kind, said in _KINDS.items() if getattr(memory, kind)]
     verdict = "It fits." if found.fits else "It does not fit: lower budget.tokens, or --budget.gradient-checkpointing."
     sizes += [("together, at the peak", _size(memory.total)), ("free now", _size(memory.available))]

@@ -43,6 +43,9 @@ _STANDS_FOR_CONTENT = {
 }
 """Fields that only say which content is meant; the digest has that content's own fingerprint instead."""
 
+_CHANGES_NOTHING = {"speed": ("frozen",)}
+"""Fields that leave the result alone, to the last bit."""
+
 
 def _named(value: object) -> object:
     """Expand the short form: a bare name stands for the object that has this name and is otherwise default."""
@@ -135,8 +138,21 @@ class BudgetConfig(_Section):
     """Largest number of tokens in a micro-batch, padding included."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, more time."""
+
+
+class SpeedConfig(_Section):
+    """What makes training fast: all of it is on, and each part can be switched off by itself."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass. `auto`: bf16 where the hardware computes it natively, else fp32."""
     buckets: bool = True
-    """Put examples of like length into the same micro-batch, so that less padding is computed."""
+    """Put examples of like length into the same step, so that less padding is computed."""
+    dropout: Literal["counted", "stock"] = "counted"
+    """Masks by a hash of seed, step, place and example; or torch's own, which depend on how a step is cut."""
+    attention: Literal["matmul", "sdpa"] = "matmul"
+    """Plain matrix products, the fastest for short texts on a processor; or torch's scaled dot product attention."""
+    frozen: bool = True
+    """Keep on disk what the layers below all that learns say of each example, instead of computing it every epoch."""
 
 
 class Recipe(_Section):
@@ -164,13 +180,13 @@ class Recipe(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     """Length, learning rate over time, evaluations."""
     budget: BudgetConfig = BudgetConfig()
-    """Limits of memory, and how batches are put together."""
+    """Limits of memory."""
+    speed: SpeedConfig = SpeedConfig()
+    """What makes training fast."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the head, the method's fresh weights, the order of examples and dropout. Splits have their own."""
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     """Where to train. `auto`: the machine's accelerator, or else its processor."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass. `auto`: bf16 where the hardware computes it natively, else fp32."""
     threads: PositiveInt | None = None
     """Threads of each process. Left out: the machine's cores, shared among its processes."""
 
@@ -253,6 +269,9 @@ def resolved(recipe: Recipe) -> Recipe:
     if optim.lr is None:
         optim = optim.model_copy(update={"lr": METHODS[recipe.method.name].learning_rate})
     device = hardware.device() if recipe.device == "auto" else recipe.device
+    speed = recipe.speed
+    if speed.precision == "auto":
+        speed = speed.model_copy(update={"precision": hardware.precision(device)})
     return recipe.model_copy(
         update={
             "task": _absolute(recipe.task),
@@ -260,7 +279,7 @@ def resolved(recipe: Recipe) -> Recipe:
             "schedule": schedule,
             "optim": optim,
             "device": device,
-            "precision": hardware.precision(device) if recipe.precision == "auto" else recipe.precision,
+            "speed": speed,
             "threads": recipe.threads or hardware.threads(),
         }
     )
@@ -290,10 +309,10 @@ def identity(
     Raises:
         RecipeError: The recipe is not resolved.
     """
-    if recipe.optim.lr is None or "auto" in (recipe.device, recipe.precision) or recipe.threads is None:
+    if recipe.optim.lr is None or "auto" in (recipe.device, recipe.speed.precision) or recipe.threads is None:
         raise RecipeError("a recipe has a digest only once nothing in it is left open; pass it through resolved()")
     fields = _told_apart(recipe)
-    for section, names in _STANDS_FOR_CONTENT.items():
+    for section, names in (*_STANDS_FOR_CONTENT.items(), *_CHANGES_NOTHING.items()):
         fields[section] = {key: value for key, value in fields.get(section, {}).items() if key not in names}
     return {
         "schema": SCHEMA,

@@ -75,7 +75,7 @@ def _record(record: "RunRecord") -> str:
         ("steps", f"{steps}{kept}"),
         ("training", f"{duration(record.train_seconds)}, {number(record.samples_per_second)} examples a second"),
         ("peak memory", size(record.peak_memory_bytes)),
-        ("device", f"{hardware.get('device', '')}, {record.recipe.get('precision', '')}"),
+        ("device", f"{hardware.get('device', '')}, {record.recipe.get('speed', {}).get('precision', '')}"),
     ]
     side_by_side = "display:flex;flex-wrap:wrap;gap:0 3em"
     seen = f'<div style="{side_by_side}">{table(("split", *metrics), rows)}{_loss(record)}</div>'

@@ -28,7 +28,7 @@ from graft.eval.splits import Split
 from graft.eval.tasks import TASKS
 from graft.eval.wording import shown
 from graft.recipes import hardware
-from graft.recipes.attention import register
+from graft.recipes.attention import implementation
 from graft.recipes.exported import learned_folder, read_manifest
 from graft.recipes.pull import find
 from graft.recipes.recipe import Recipe
@@ -304,7 +304,7 @@ def _untrained(checkpoint: Checkpoint, record: RunRecord, recipe: Recipe) -> Ada
         recipe.model,
         record.data.label_names or None,
         seed=stream(recipe.seed, "head"),
-        attention=register(),
+        attention=implementation(recipe.speed.attention),
     )
 
 

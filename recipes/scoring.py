@@ -1,10 +1,13 @@
 """Scoring a run's splits, in fp32 whatever the training's precision, so that a reloaded model says the same."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
+from graft.eval.encoding import Batch, Encoded
 from graft.eval.predict import Predictions, predict
 from graft.recipes import hardware
 from graft.recipes.building import Materials
@@ -36,7 +39,7 @@ def score_splits(
     with state.evaluating():
         return {
             name: predict(
-                lambda batch: state.model(batch.inputs).logits,
+                partial(_logits, state, materials.encoded[name]),
                 materials.kind,
                 materials.encoded[name],
                 tokens=budget(state),
@@ -47,6 +50,12 @@ def score_splits(
             )
             for name in names
         }
+
+
+def _logits(state: RunState, encoded: Encoded, batch: Batch) -> Tensor:
+    known = None if state.frozen is None else state.frozen.run(state, encoded, batch, precision="fp32")
+    logits: Tensor = state.model(batch.inputs).logits if known is None else known.logits
+    return logits
 
 
 def budget(state: RunState) -> int:

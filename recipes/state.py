@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,6 +19,9 @@ from graft.recipes.dropout import DropoutStream
 from graft.recipes.objective import Objective
 from graft.recipes.optimisation import Learner
 from graft.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from graft.recipes.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class RunState:
         seconds: Spent in training steps, over all resumptions.
         stopped: Early stopping said so.
         largest: Tokens of the largest step that this process has taken, padding counted.
+        frozen: Knows what lies below all that learns; none to run the whole model always.
     """
 
     recipe: Recipe
@@ -80,8 +85,11 @@ class RunState:
     seconds: float = 0.0
     stopped: bool = False
     largest: int = 0
+    frozen: "Frozen | None" = None
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
+    _lowest: int | None = None
+    _looked_at: int = 0
 
     @property
     def done(self) -> bool:
@@ -112,13 +120,13 @@ class RunState:
         """Look up the examples of the coming step in the epoch's plan."""
         epoch, position = divmod(self.step, self.epoch_steps)
         if self._plan is None or self._plan[0] != epoch:
-            schedule, budget = self.recipe.schedule, self.recipe.budget
+            schedule = self.recipe.schedule
             plan = epoch_plan(
                 self.train.lengths,
                 seed=self.recipe.seed,
                 epoch=epoch,
                 examples=schedule.examples,
-                buckets=budget.buckets,
+                buckets=self.recipe.speed.buckets,
             )
             self._plan = (epoch, plan)
         return self._plan[1][position]
@@ -130,14 +138,27 @@ class RunState:
 
     def rates(self) -> dict[int, float]:
         """Ask the strategy for the rate, at the coming step, of each stage of which something may learn."""
-        asked = self.recipe.strategy.rates(self.step, self.total_steps, len(self.learning_stages))
+        return self._rates_at(self.step)
+
+    def _rates_at(self, step: int) -> dict[int, float]:
+        asked = self.recipe.strategy.rates(step, self.total_steps, len(self.learning_stages))
         return dict(zip(self.learning_stages, asked, strict=True))
+
+    @property
+    def lowest(self) -> int:
+        """Number of the lowest stage of which anything has learned so far, or is to learn in the coming step."""
+        lowest = len(self.stages) if self._lowest is None else self._lowest
+        while self._looked_at <= min(self.step, self.total_steps - 1):
+            lowest = min(lowest, *(stage for stage, rate in self._rates_at(self._looked_at).items() if rate > 0))
+            self._looked_at += 1
+        self._lowest = lowest
+        return lowest
 
     def enter_step(self) -> None:
         """Let learn what the strategy names, and run what lies below it in evaluation mode.
 
-        Modules below the first one that learns compute the same function at every step, so their outputs could be
-        cached; they never drop anything, cached or not.
+        Modules below the first one that learns compute the same function at every step, which `frozen` makes use of;
+        they never drop anything, whether it does or not.
         """
         learning = {stage for stage, rate in self.rates().items() if rate > 0}
         if learning == self._learning_now and self.model.training:

@@ -137,8 +137,13 @@ def forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | No
     kind = state.kind if data is None else data.kind
     batch: Batch = kind.collate(encoded, rows.tolist()).to(state.device)
     state.draws.begin(state.step, batch.ids, "train" if data is None else data.name)
-    with torch.autocast(state.device.type, torch.bfloat16, enabled=state.recipe.precision == "bf16"):
-        computed = state.model(batch.inputs, need=state.objective.needs)
+    precision = state.recipe.speed.precision
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        computed = None
+        if state.frozen is not None and data is None:
+            computed = state.frozen.run(state, encoded, batch, rows.tolist(), precision=precision)
+        if computed is None:
+            computed = state.model(batch.inputs, need=state.objective.needs)
     hidden = None if computed.hidden is None else tuple(layer.float() for layer in computed.hidden)
     outputs = Outputs(computed.features.float(), computed.logits.float(), hidden)  # losses are computed in fp32
     losses = kind.loss(outputs.logits, batch) if data is None else None
@@ -174,7 +179,7 @@ def _refuse_non_finite(state: RunState, loss: float, tally: _Tally, accelerator:
     where = f"training examples {culprits}" if culprits else "no single example; a term or the gradient"
     raise TrainingError(
         f"step {state.step}: the loss is {loss} ({where}); nothing was learned from this step. "
-        "Lower optim.lr, set precision: fp32, or look at these examples"
+        "Lower optim.lr, set speed.precision: fp32, or look at these examples"
     )
 
 
@@ -191,7 +196,7 @@ def _update(state: RunState) -> None:
         state.optimizer.zero_grad(set_to_none=True)
         raise TrainingError(
             f"step {state.step}: the gradient is not finite though the loss is; nothing was learned from this step. "
-            "Lower optim.lr or set precision: fp32"
+            "Lower optim.lr or set speed.precision: fp32"
         )
     rates = state.rates()
     assert optim.lr is not None

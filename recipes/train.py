@@ -28,6 +28,7 @@ from graft.files import atomic_folder
 from graft.recipes import checkpoints, hardware
 from graft.recipes.building import Materials, build, gather, warn_of_cuts
 from graft.recipes.cost import measure
+from graft.recipes.frozen import Frozen
 from graft.recipes.interruption import deferred
 from graft.recipes.loop import fit
 from graft.recipes.objective import Term
@@ -142,6 +143,7 @@ def _make(
 ) -> RunRecord:
     """Train, score and write a run."""
     state = build(materials, accelerator.device, terms)
+    state.frozen = Frozen(keep=materials.recipe.speed.frozen)
     if options.resume and (newest := checkpoints.newest(folder)) is not None:
         checkpoints.restore(newest, state, materials.digest)
     _train_visibly(state, materials, accelerator, folder, options)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from graft.recipes import hardware
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.flags import parse
+from graft.recipes.frozen import Frozen
 from graft.recipes.step import train_step
 
 EXAMPLES = 32
@@ -71,6 +72,7 @@ class Graft(Contestant):
         super().__init__(settings)
         self._accelerator = hardware.accelerator(self.recipe.device)
         self._state = build(self.materials, self._accelerator.device)
+        self._state.frozen = Frozen(keep=True)
 
     def segment(self) -> Segment:
         """Take one pass over the examples."""

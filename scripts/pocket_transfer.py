@@ -161,7 +161,7 @@ def report(tasks: Sequence[str], found: Records) -> str:
     some = next(iter(found.values()), [])
     if some:
         versions = ", ".join(f"{name} {version}" for name, version in some[0].versions.items())
-        lines += ["", f"{EPOCHS} epochs, mean pooling, {some[0].recipe['precision']}. {versions}."]
+        lines += ["", f"{EPOCHS} epochs, mean pooling, {some[0].recipe['speed']['precision']}. {versions}."]
     return "\n".join(lines) + "\n"
 
 

@@ -188,8 +188,8 @@ def where(cells: dict[tuple[str, str], Cell]) -> list[str]:
         *("", "## Where", ""),
         (
             f"{some.hardware['device']} ({some.hardware['cpu_capability']}), {some.hardware['threads']} thread(s) a "
-            f"run, {some.recipe['precision']}; seconds are those of runs side by side on a shared machine, so only "
-            f"their order of magnitude counts. {versions}."
+            f"run, {some.recipe['speed']['precision']}; seconds are those of runs side by side on a shared machine, "
+            f"so only their order of magnitude counts. {versions}."
         ),
     ]
 

@@ -1,7 +1,7 @@
 """What all tests share: a tiny random checkpoint, a tiny task, and recipes over them that train in a second."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what graft keeps for later out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers and 16 dimensions, with its tokenizer; it brings a pooler."""
@@ -104,7 +112,7 @@ def tiny_recipe(tiny_bert: Path, tiny_gpt2: Path, word_task: Path) -> Callable[.
             "method": method,
             "optim": {"lr": 1e-2},
             "schedule": {"epochs": 2, "examples": 8},
-            "precision": "fp32",
+            "speed": {"precision": "fp32"},
             "threads": 1,
             "seed": 1,
         }

@@ -17,7 +17,7 @@ from graft.adapters.prefix import EMBEDDINGS
 from graft.adapters.prefixed import PrefixedBackbone
 from graft.adapters.saving import save_adapter
 from graft.errors import GraftError, RecipeError
-from graft.recipes.attention import register
+from graft.recipes.attention import implementation
 from graft.recipes.dropout import DropoutStream, install
 
 ROW = METHODS["prefix"]
@@ -25,7 +25,9 @@ TOKENS = 4
 
 
 def _load(checkpoint: Any, **config: Any) -> Any:
-    return load_model(checkpoint, "classification", 2, ModelConfig(**config), None, seed=3, attention=register())
+    return load_model(
+        checkpoint, "classification", 2, ModelConfig(**config), None, seed=3, attention=implementation("matmul")
+    )
 
 
 def _attach(model: Any, checkpoint: Any, **settings: Any) -> Any:

@@ -224,11 +224,10 @@ def test_other_conditions_are_warned_of(write_suite, tmp_path):
     write_suite({"full": 0.8})
     write_suite(
         {"lora": 0.8},
-        precision="bf16",
         hardware={"cpu": "arm"},
         versions={"torch": "2.14.0", "numpy": "2.2.0"},
         record_changes={"warnings": ["memory ran out once"]},
-        **{"schedule.epochs": 10.0},
+        **{"schedule.epochs": 10.0, "speed.precision": "bf16"},
     )
     comparison = compare_runs([tmp_path])
     warnings = "\n".join(comparison.warnings)

@@ -24,7 +24,7 @@ def labels(root, task=None):
 
 def test_seeds_and_machines_do_not_tell_methods_apart(tmp_path):
     write_run(tmp_path, SPLITS, seed=1)
-    write_run(tmp_path, SPLITS, seed=2, device="cuda", threads=8, precision="bf16", **{"budget.tokens": 512})
+    write_run(tmp_path, SPLITS, seed=2, device="cuda", threads=8, **{"budget.tokens": 512, "speed.precision": "bf16"})
     ((group,), warnings) = groups(tmp_path)
     assert (group.label, [run.seed for run in group.runs], warnings) == ("full", [1, 2], [])
 

@@ -29,10 +29,10 @@ def make_recipe(task="mrpc", model="minilm", method="full", seed=1, **changes):
         "strategy": {"name": "constant"},
         "optim": {"lr": RATES.get(method["name"], 1e-3), "weight_decay": 0.01, "betas": [0.9, 0.999]},
         "schedule": {"epochs": 3.0, "steps": None, "examples": 32},
-        "budget": {"tokens": 8192, "gradient_checkpointing": False, "buckets": True},
+        "budget": {"tokens": 8192, "gradient_checkpointing": False},
         "seed": seed,
         "device": "cpu",
-        "precision": "fp32",
+        "speed": {"precision": "fp32", "buckets": True},
         "threads": 1,
     }
     for dotted, value in changes.items():

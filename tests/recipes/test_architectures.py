@@ -14,6 +14,7 @@ from graft.adapters.methods import METHODS
 from graft.errors import GraftError, RecipeError
 from graft.recipes import stock
 from graft.recipes.building import build, gather
+from graft.recipes.frozen import Frozen
 from graft.recipes.scoring import metrics_of, score_splits
 from graft.recipes.step import train_step
 
@@ -202,3 +203,22 @@ def test_building_leaves_the_global_generator_as_it_was(family, method, recipe_o
     before = torch.get_rng_state()
     build(gather(recipe), CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_above_frozen_layers_a_lookup_says_what_the_whole_model_says(family, recipe_of):
+    state = build(gather(recipe_of(family)), CPU)
+    state.frozen = Frozen(keep=True)
+    batch = state.kind.collate(state.train, state.rows().tolist())
+    state.model.eval()
+    kept = []
+    with torch.no_grad():
+        whole = state.model(batch.inputs).logits
+        for number, stage in enumerate(state.model.stages()):
+            state._lowest, state._looked_at = number, state.total_steps
+            known = state.frozen.run(state, state.train, batch, precision="fp32")
+            if known is not None:
+                torch.testing.assert_close(known.logits, whole, atol=1e-5, rtol=1e-5)
+                kept.append(stage.name)
+    assert kept[-1] == "head"
+    assert ("layer.1" in kept) == (family != "albert")  # whose layers are one

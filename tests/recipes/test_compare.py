@@ -73,7 +73,7 @@ def settings(tiny_bert, word_task):
         "trials": 2,
         "margin": 5.0,
         "schedule": {"steps": 3, "examples": 8},
-        "precision": "fp32",
+        "speed": {"precision": "fp32"},
     }
 
 

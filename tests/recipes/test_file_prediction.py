@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, word_task: Pa
             "task": {"data": str(word_task), "text": "text", "label": "label", "max_length": 24},
             "model": str(tiny_bert),
             "schedule": {"steps": 1, "examples": 8},
-            "precision": "fp32",
+            "speed": {"precision": "fp32"},
             "threads": 1,
         }
     )

@@ -61,7 +61,7 @@ def test_options_of_the_run_are_not_part_of_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("--budget.buckets false", {"budget": {"buckets": False}}),
+        ("--speed.buckets false", {"speed": {"buckets": False}}),
         ("--budget.gradient_checkpointing", {"budget": {"gradient_checkpointing": True}}),
         ("--optim.clip null", {"optim": {"clip": None}}),
         ("--optim.betas 0.9,0.98", {"optim": {"betas": (0.9, 0.98)}}),
@@ -220,7 +220,7 @@ def test_a_setting_alone_in_a_file_is_the_default_methods_and_one_as_a_flag_the_
         ("objective: {terms: [{name: l2sp, strenth: 1}]}", "objective.terms.0.strenth: unknown key (did you mean"),
         ("optim: {betas: [0.1, 0.2, 0.3]}", "optim.betas: expected at most 2 items, found [0.1, 0.2, 0.3]"),
         ("budget: {tokens: many}", "budget.tokens: expected an integer, found 'many'"),
-        ("budget: {buckets: maybe}", "budget.buckets: expected true or false, found 'maybe'"),
+        ("speed: {buckets: maybe}", "speed.buckets: expected true or false, found 'maybe'"),
         ("task: {data: 3}", "task.data: expected a path, found 3"),
         ("method: {name: adalora, initial_r: 6}", "method: initial_r (6) must be above r (8)"),
         ("optim: {3: 4}", "optim.3: a key must be a name, such as betas, clip, eps, lr, weight_decay; found 3"),

@@ -233,7 +233,7 @@ def test_terms_compute_in_fp32_whatever_the_precision(tiny_recipe, accelerator, 
             return Contribution()
 
     term = Looker()
-    state = state_of(tiny_recipe("lora", precision=precision), term, DomainTerm())
+    state = state_of(tiny_recipe("lora", speed={"precision": precision}), term, DomainTerm())
     train_step([state], accelerator)
     assert len(term.seen) == 2 + 3  # features, logits, embeddings and two layers
     assert {tensor.dtype for tensor in term.seen} == {torch.float32}

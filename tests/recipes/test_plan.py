@@ -86,7 +86,7 @@ def test_a_trial_lets_all_learn_that_ever_learns(tiny_recipe):
 
 def test_the_largest_steps_are_found_among_those_of_the_whole_run(tiny_recipe):
     state = state_of(
-        tiny_recipe("full", schedule={"epochs": 3, "examples": 8}, budget={"tokens": 32, "buckets": False})
+        tiny_recipe("full", schedule={"epochs": 3, "examples": 8}, budget={"tokens": 32}, speed={"buckets": False})
     )
     lengths = state.train.lengths
     lengths[:] = 16  # two to a micro-batch

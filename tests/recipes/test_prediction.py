@@ -44,7 +44,7 @@ def runs(
                 "model": str(model),
                 "method": {"name": "lora", "r": 2},
                 "schedule": {"steps": 3, "examples": 8},
-                "precision": "fp32",
+                "speed": {"precision": "fp32"},
                 "threads": 1,
                 "device": "cpu",
             }

@@ -49,7 +49,7 @@ def run_of(method: Any, model: str, data: Path, out: Path, **sections: Any) -> P
             "method": method,
             "optim": {"lr": 1e-2},
             "schedule": {"steps": 3, "examples": 8},
-            "precision": "fp32",
+            "speed": {"precision": "fp32"},
             "threads": 1,
             "seed": 1,
         }

@@ -24,7 +24,7 @@ from graft.recipes.recipe import (
 
 CONTENT = {"data_fingerprint": "d" * 64, "checkpoint_digest": "c" * 64, "versions": {"method.lora": 1}}
 
-CLOSED = {"optim": {"lr": 1e-3}, "device": "cpu", "precision": "fp32", "threads": 2}
+CLOSED = {"optim": {"lr": 1e-3}, "device": "cpu", "speed": {"precision": "fp32"}, "threads": 2}
 """What leaves nothing open, so that no test depends on the machine."""
 
 
@@ -69,9 +69,11 @@ CHANGES = [
     {"schedule": {"keep": "last"}},
     {"budget": {"tokens": 4096}},
     {"budget": {"gradient_checkpointing": True}},
-    {"budget": {"buckets": False}},
+    {"speed": {"buckets": False}},
     {"seed": 1},
-    {"precision": "bf16"},
+    {"speed": {"precision": "bf16"}},
+    {"speed": {"dropout": "stock"}},
+    {"speed": {"attention": "sdpa"}},
     {"device": "cuda"},
     {"threads": 1},
 ]
@@ -96,7 +98,7 @@ def test_every_change_of_what_is_computed_gives_a_digest_of_its_own() -> None:
 def test_the_list_of_changes_covers_every_field_of_the_recipe() -> None:
     # A field that is added must be added above too, or to what the content's fingerprint stands for.
     content = {"task.data", "task.text", "task.label", "task.kind", "task.group", "task.train_size", "task.holdout"}
-    content |= {"task.split_seed", "model.name", "model.revision"}
+    content |= {"task.split_seed", "model.name", "model.revision", "speed.frozen"}  # which changes no bit
     changed = set()
     for change in CHANGES:
         for key, value in change.items():
@@ -120,6 +122,7 @@ def test_content_and_row_versions_are_part_of_the_digest(argument: str) -> None:
         {"task": {"data": "/somewhere/else"}},
         {"task": {"text": "a,b", "label": "c"}},
         {"task": {"train_size": 100, "split_seed": 3}},
+        {"speed": {"precision": "fp32", "frozen": False}},
         {"model": {"name": "a-copy", "revision": "main"}},
     ],
 )
@@ -150,7 +153,7 @@ def test_an_open_field_and_the_value_it_resolves_to_have_the_same_digest() -> No
     spelled = {
         "optim": {"lr": recipe.optim.lr},
         "device": recipe.device,
-        "precision": recipe.precision,
+        "speed": {"precision": recipe.speed.precision},
         "threads": recipe.threads,
     }
     assert named({"method": "lora"}) == named({"method": "lora", **spelled})
@@ -169,7 +172,7 @@ def test_fields_at_their_defaults_are_left_out_of_the_identity_but_names_of_choi
         "strategy": {"name": "constant"},
         "optim": {"lr": 1e-3},
         "device": "cpu",
-        "precision": "fp32",
+        "speed": {"precision": "fp32"},
         "threads": 2,
     }
 
@@ -178,7 +181,7 @@ partial = st.fixed_dictionaries(
     {
         "optim": st.fixed_dictionaries({"lr": st.floats(1e-8, 1.0)}),
         "device": st.just("cpu"),
-        "precision": st.just("fp32"),
+        "speed": st.just({"precision": "fp32"}),
         "threads": st.just(1),
     },
     optional={

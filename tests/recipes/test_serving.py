@@ -48,7 +48,7 @@ def runs(
                 "task": {"data": str(pairs), "text": "text", "label": "label", "max_length": 24, **task},
                 "model": str(model),
                 "schedule": {"steps": 2, "examples": 8},
-                "precision": "fp32",
+                "speed": {"precision": "fp32"},
                 "threads": 1,
             }
         )

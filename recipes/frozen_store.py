@@ -1,0 +1,193 @@
+"""Where outputs of frozen layers are kept: one safetensors file a split, mapped into memory, the oldest leaving first.
+
+The folder is `GRAFT_CACHE`, or else `graft` in the user's cache folder. Whatever is in it can be deleted at any time.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from graft.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+BOUND = 16 * 2**30
+"""Bytes of all files together; those that were not used for longest are deleted."""
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a file that nobody finished is deleted."""
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_PART, _WHOLE = ".part", ".safetensors"
+
+
+def cache_folder() -> Path:
+    """Tell where graft keeps what it can compute again."""
+    named = os.environ.get("GRAFT_CACHE")
+    return (
+        Path(named).expanduser()
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "graft"
+    )
+
+
+class Rows:
+    """The outputs for each example of a split, one below the other.
+
+    Attributes:
+        values: (all rows, width), mapped from a file: only what is looked at is read.
+        parts: Elements of the tuple that the layer returns; 0 where it returns a tensor.
+    """
+
+    def __init__(self, values: Tensor, starts: NDArray[np.int64], parts: int) -> None:
+        """Take over a mapped tensor.
+
+        Args:
+            values: As above.
+            starts: int64 (examples + 1,): where the rows of each example begin, and where the last one's end.
+            parts: As above.
+        """
+        self.values, self.parts = values, parts
+        self._starts = starts
+
+    def of(self, row: int) -> Tensor:
+        """An example's rows, (its number of rows, width)."""
+        return self.values[int(self._starts[row]) : int(self._starts[row + 1])]
+
+
+Fill = Callable[[], Iterator[tuple[int, Tensor, int]]]
+"""Computes the rows of each example, in any order: number of the example, its rows, `parts` as in `Rows`."""
+
+
+def kept(key: str, starts: NDArray[np.int64], fill: Fill) -> Rows:
+    """Take the rows from the folder, or compute them and put them there, once for all processes.
+
+    Args:
+        key: Names content that is equal bit for bit wherever it is equal.
+        starts: As for `Rows`.
+        fill: Computes the rows where they are not there.
+
+    Returns:
+        The rows.
+
+    Raises:
+        TrainingError: There is no room for them, or the folder cannot be written.
+    """
+    folder = cache_folder() / "frozen"
+    path = folder / f"{key}{_WHOLE}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{key}.lock"):
+            if (found := _opened(path, starts)) is None:
+                _make(path, starts, fill)
+                found = _opened(path, starts)
+                _evict(folder, path)
+            os.utime(path)
+    except OSError as error:
+        raise _no_room(folder, error) from error
+    assert found is not None
+    return found
+
+
+def passing(starts: NDArray[np.int64], fill: Fill) -> Rows:
+    """Compute the rows into a file without a name, which is gone when nobody maps it any more.
+
+    Args:
+        starts: As for `Rows`.
+        fill: Computes the rows.
+
+    Raises:
+        TrainingError: There is no room for them.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="graft-") as folder:
+            path = Path(folder) / f"rows{_WHOLE}"
+            _make(path, starts, fill)
+            found = _opened(path, starts)
+    except OSError as error:
+        raise _no_room(Path(tempfile.gettempdir()), error) from error
+    assert found is not None
+    return found
+
+
+def _no_room(folder: Path, error: OSError) -> TrainingError:
+    return TrainingError(
+        f"{folder}: cannot keep the outputs of frozen layers there ({error.strerror}); make room, or set GRAFT_CACHE "
+        "(and TMPDIR, for `speed.frozen: false`) to a folder with more of it"
+    )
+
+
+def _opened(path: Path, starts: NDArray[np.int64]) -> Rows | None:
+    """Map a finished file; none where there is none, or where it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            values, parts = file.get_tensor("values"), int(file.metadata()["parts"])
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        log.warning("%s: damaged (%s); it is computed again", path, error)
+        return None
+    return Rows(values, starts, parts) if len(values) == starts[-1] else None
+
+
+def _make(path: Path, starts: NDArray[np.int64], fill: Fill) -> None:
+    """Compute all rows into a file, which has its name only once it is whole."""
+    part = path.with_suffix(_PART)
+    try:
+        _fill(part, starts, fill)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _fill(part: Path, starts: NDArray[np.int64], fill: Fill) -> None:
+    target: NDArray[np.uint8] | None = None
+    for row, values, parts in fill():
+        raw = values.contiguous().view(torch.uint8).numpy()
+        if target is None:
+            target = _laid_out(part, int(starts[-1]), values.shape[1], values.dtype, parts)
+        target[int(starts[row]) : int(starts[row + 1])] = raw
+    assert isinstance(target, np.memmap)
+    target.flush()
+
+
+def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int) -> NDArray[np.uint8]:
+    """Write the head of a safetensors file, reserve the rest on disk, and map it; (rows, bytes of a row)."""
+    size = rows * width * dtype.itemsize
+    tensor = {"dtype": _NAMES[dtype], "shape": [rows, width], "data_offsets": [0, size]}
+    head = json.dumps({"__metadata__": {"parts": str(parts)}, "values": tensor}).encode()
+    head += b" " * (-len(head) % 8)
+    with part.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        if hasattr(os, "posix_fallocate"):  # a full disk is told here; a mapped file without room ends the process
+            os.posix_fallocate(file.fileno(), 0, 8 + len(head) + size)
+        else:
+            file.truncate(8 + len(head) + size)
+    return np.memmap(part, np.uint8, "r+", offset=8 + len(head), shape=(rows, width * dtype.itemsize))
+
+
+def _evict(folder: Path, newest: Path) -> None:
+    """Delete what was not used for longest, until the rest is within bounds; and what was never finished."""
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process may delete at the same time
+            status = path.stat()
+            if path.suffix == _WHOLE and path != newest:
+                files.append((status.st_mtime, status.st_size, path))
+            elif path.suffix == _PART and time.time() - status.st_mtime > _ABANDONED:
+                path.unlink()
+    left = newest.stat().st_size
+    for _, size, path in sorted(files, reverse=True):
+        left += size
+        if left > BOUND:
+            path.unlink(missing_ok=True)

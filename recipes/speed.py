@@ -1,0 +1,77 @@
+"""Which of the switches under `speed` are on for a run, what each does there, and why."""
+
+from graft.recipes.batching import epoch_plan, padded_share
+from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
+from graft.recipes.recipe import Recipe
+from graft.recipes.state import RunState
+
+
+def explain_speed(asked: Recipe, state: RunState) -> dict[str, str]:
+    """Say what makes a run fast.
+
+    Args:
+        asked: The recipe before it was resolved.
+        state: The run, before its first step.
+
+    Returns:
+        Name of the switch → where it stands and what that means for this run.
+    """
+    return {
+        "precision": _precision(asked, state),
+        "buckets": _buckets(state),
+        "dropout": _dropout(state),
+        "attention": _attention(state),
+        "frozen": _frozen(state),
+    }
+
+
+def _precision(asked: Recipe, state: RunState) -> str:
+    chosen, device = state.recipe.speed.precision, state.device.type
+    if asked.speed.precision != "auto":
+        return f"{chosen}, as asked"
+    why = "computes bf16 natively" if chosen == "bf16" else "has no bf16 of its own, and emulated it would be slower"
+    return f"{chosen}: this {'processor' if device == 'cpu' else device} {why}"
+
+
+def _buckets(state: RunState) -> str:
+    examples, seed, lengths = state.recipe.schedule.examples, state.recipe.seed, state.train.lengths
+    on, off = (
+        padded_share(epoch_plan(lengths, seed=seed, epoch=0, examples=examples, buckets=buckets), lengths)
+        for buckets in (True, False)
+    )
+    if state.recipe.speed.buckets:
+        return f"on: {on:.0%} of the tokens are padding; off it would be {off:.0%}"
+    return f"off: {off:.0%} of the tokens are padding; on it would be {on:.0%}"
+
+
+def _dropout(state: RunState) -> str:
+    if state.recipe.speed.dropout == "stock":
+        return "stock: torch's own masks, which depend on how a step is cut and cost more on a processor"
+    return "counted: masks by a hash of seed, step, place and example, the same however a step is cut"
+
+
+def _attention(state: RunState) -> str:
+    if state.recipe.speed.attention == "sdpa":
+        return "sdpa: torch's own kernels; probabilities are dropped by torch's own masks"
+    return "matmul: matrix products, below a few hundred tokens the fastest on a processor"
+
+
+def kept_at(state: RunState) -> Cut | None:
+    """Find where the part ends whose outputs are kept from the first step on; none where nothing is kept."""
+    cut = find_cut(state.model, state.lowest)
+    fits = cut is not None and size_of(state.model, cut, state.train) <= LARGEST
+    return cut if fits and not state.objective.needs else None
+
+
+def _frozen(state: RunState) -> str:
+    if state.objective.needs:
+        return "nothing to keep: a term needs all hidden states"
+    if find_cut(state.model, state.lowest) is None:
+        return f"nothing to keep: {state.model.stages()[state.lowest].name} learns"
+    cut = kept_at(state)
+    if cut is None:
+        return f"nothing is kept: the outputs would take more than {LARGEST / 2**30:.0f} GiB"
+    size = size_of(state.model, cut, state.train)
+    what = "pooled vectors" if cut.layers is None else f"hidden states after {cut.layers} layers"
+    how = "on disk for later epochs and runs" if state.recipe.speed.frozen else "for an epoch"
+    return f"{'on' if state.recipe.speed.frozen else 'off'}: {what}, {size / 2**20:.1f} MiB, are kept {how}"

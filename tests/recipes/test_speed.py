@@ -1,0 +1,66 @@
+"""A plan says which switches are on, what they do for this very run, and why."""
+
+import pytest
+import torch
+
+from graft.errors import RecipeError
+from graft.recipes import frozen, hardware, speed
+from graft.recipes.building import build, gather
+from graft.recipes.speed import explain_speed
+
+
+def said(recipe):
+    return explain_speed(recipe, build(gather(recipe), torch.device("cpu")))
+
+
+def with_speed(recipe, **switches):
+    return recipe.model_copy(update={"speed": recipe.speed.model_copy(update=switches)})
+
+
+def test_every_switch_is_explained_and_nothing_else(tiny_recipe):
+    recipe = tiny_recipe()
+    assert list(said(recipe)) == list(type(recipe.speed).model_fields)
+
+
+def test_precision_is_what_the_processor_computes_or_what_was_asked(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(hardware, "precision", lambda _: "bf16")
+    automatic = with_speed(tiny_recipe(), precision="auto")
+    assert said(automatic)["precision"] == "bf16: this processor computes bf16 natively"
+    assert said(tiny_recipe())["precision"] == "fp32, as asked"
+
+
+def test_buckets_tell_the_padding_with_and_without(tiny_recipe):
+    on, off = (said(with_speed(tiny_recipe(), buckets=buckets))["buckets"] for buckets in (True, False))
+    shares = [float(word.rstrip("%")) for word in on.split() if word.endswith("%")]
+    assert shares[0] < shares[1]
+    assert off.startswith(f"off: {shares[1]:.0f}%")
+
+
+@pytest.mark.parametrize(
+    ("method", "sections", "expected"),
+    [
+        ("probe", {"model": {"pooling": "mean"}}, "on: pooled vectors"),
+        ("full", {}, "nothing to keep: embeddings learns"),
+        ("lora", {}, "nothing to keep: layer.0 learns"),
+        ("probe", {"speed": {"frozen": False}}, "off: pooled vectors"),
+        ("full", {"strategy": "gradual_unfreezing"}, "on: pooled vectors"),
+    ],
+)
+def test_what_is_kept_of_frozen_layers_is_told(tiny_recipe, method, sections, expected):
+    assert said(tiny_recipe(method, **sections))["frozen"].startswith(expected)
+
+
+def test_what_would_be_too_large_is_told(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(frozen, "LARGEST", 8)
+    monkeypatch.setattr(speed, "LARGEST", 8)
+    assert said(tiny_recipe("probe"))["frozen"].startswith("nothing is kept: the outputs would take more than")
+
+
+def test_stock_dropout_and_sdpa_are_named_and_an_architecture_without_sdpa_is_refused(tiny_recipe, monkeypatch):
+    stock = with_speed(tiny_recipe(), dropout="stock", attention="sdpa")
+    assert (said(stock)["dropout"][:6], said(stock)["attention"][:5]) == ("stock:", "sdpa:")
+    from transformers import BertPreTrainedModel
+
+    monkeypatch.setattr(BertPreTrainedModel, "_supports_sdpa", False)
+    with pytest.raises(RecipeError, match=r"speed\.attention: transformers has no sdpa for bert"):
+        said(stock)
