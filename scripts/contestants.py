@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graft.adapters.loading import load_tokenizer
 from graft.recipes import hardware
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.flags import parse
@@ -145,7 +146,7 @@ class TrainerAndPeft(Peer):
                 self.ended = time.perf_counter()
 
         clock, padded = Clock(), [0]
-        collate = DataCollatorWithPadding(self.materials.tokenizer)
+        collate = DataCollatorWithPadding(load_tokenizer(self.materials.checkpoint))
 
         def counting(features: list[dict[str, Any]]) -> Any:
             batch = collate(features)
@@ -186,7 +187,7 @@ class BareLoop(Peer):
         from torch.utils.data import DataLoader
         from transformers import DataCollatorWithPadding
 
-        collate = DataCollatorWithPadding(self.materials.tokenizer)
+        collate = DataCollatorWithPadding(load_tokenizer(self.materials.checkpoint))
         loader: Any = DataLoader(self.examples, batch_size=EXAMPLES, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
         learning = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(learning, lr=PEER_RATE)
@@ -229,6 +230,11 @@ def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:
         )
         adapted: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
         return adapted
+    if name == "ia3":
+        from peft import IA3Config, TaskType, get_peft_model
+
+        scaled: nn.Module = get_peft_model(model, IA3Config(task_type=TaskType.SEQ_CLS))  # type: ignore[arg-type]
+        return scaled
     for key, weight in model.named_parameters():
         weight.requires_grad_(key.startswith("classifier") or (name == "bitfit" and key.endswith(".bias")))
     return model
