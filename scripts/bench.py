@@ -214,8 +214,8 @@ def verdict(out: Path) -> list[str]:
     return [
         "## Time to verdict\n",
         f"The trainings of a comparison on MRPC, extrapolated from the rates above: {', '.join(VERDICT)}; three trials",
-        f"and three seeds each, {EPOCHS} epochs of {TRAINED_ON:,} examples. Later epochs of graft's probe look up what the",
-        "first one computed, as its rate tells. That graft does not train a chosen trial again is left out.\n",
+        f"and three seeds each, {EPOCHS} epochs of {TRAINED_ON:,} examples. Later epochs of graft's probe look up",
+        "what the first one computed, as its rate tells. That graft does not train a chosen trial again is left out.\n",
         "| | minutes | to graft |",
         "|---|---|---|",
         *(f"| {name} | {took:.0f} | {took / minutes[ours]:.2f} |" for name, took in minutes.items()),
