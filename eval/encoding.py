@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from graft.errors import CheckpointError, RecipeError
+from graft.eval.ragged import Ragged
 from graft.eval.splits import Labels, Split
 
-Tokens = NDArray[np.int32]
 _CHUNK = 2048  # texts per call of the tokenizer: its own objects are many times larger than the arrays kept
 
 
@@ -23,8 +23,8 @@ class Encoded:
     """A split as token ids.
 
     Attributes:
-        input_ids: One int32 array per row, special tokens included.
-        token_type_ids: Segment of each token, for tokenizers that tell segments apart.
+        input_ids: int32 rows, special tokens included.
+        token_type_ids: uint8 rows: segment of each token, for tokenizers that tell segments apart.
         labels: int64 class numbers or float32 scores (rows,); none for a language model.
         ids: int64 (rows,): the examples' ids, or block numbers of a language model.
         units: int64 (rows,): what a loss is averaged over: 1 per example, or predicted tokens of a block.
@@ -34,8 +34,8 @@ class Encoded:
         fingerprint: Hash of all arrays.
     """
 
-    input_ids: list[Tokens]
-    token_type_ids: list[Tokens] | None
+    input_ids: Ragged
+    token_type_ids: Ragged | None
     labels: Labels | None
     ids: NDArray[np.int64]
     units: NDArray[np.int64]
@@ -46,12 +46,10 @@ class Encoded:
 
     def __post_init__(self) -> None:
         """Count the tokens and hash the content."""
-        object.__setattr__(self, "lengths", np.array([len(row) for row in self.input_ids], dtype=np.int64))
+        object.__setattr__(self, "lengths", self.input_ids.lengths)
         digest = hashlib.sha256(self.lengths.tobytes())
-        for rows in (self.input_ids, self.token_type_ids or []):
-            for row in rows:
-                digest.update(row.tobytes())
-        for array in (self.labels, self.ids, self.units):
+        segments = None if self.token_type_ids is None else self.token_type_ids.values
+        for array in (self.input_ids.values, segments, self.labels, self.ids, self.units):
             digest.update(b"" if array is None else array.tobytes())
         object.__setattr__(self, "fingerprint", digest.hexdigest())
 
@@ -101,19 +99,10 @@ def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
         A batch on the CPU.
     """
     positions = np.asarray(rows, dtype=np.int64)
-    longest = int(encoded.lengths[positions].max())
-    input_ids = np.full((len(positions), longest), encoded.pad_token_id, dtype=np.int64)
-    mask = np.zeros((len(positions), longest), dtype=np.int64)
-    for line, row in enumerate(positions):
-        tokens = encoded.input_ids[row]
-        input_ids[line, : len(tokens)] = tokens
-        mask[line, : len(tokens)] = 1
+    input_ids, mask = encoded.input_ids.padded(positions, encoded.pad_token_id)
     inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
     if encoded.token_type_ids is not None:
-        segments = np.zeros((len(positions), longest), dtype=np.int64)
-        for line, row in enumerate(positions):
-            segments[line, : len(encoded.token_type_ids[row])] = encoded.token_type_ids[row]
-        inputs["token_type_ids"] = torch.from_numpy(segments)
+        inputs["token_type_ids"] = torch.from_numpy(encoded.token_type_ids.padded(positions, 0)[0])
     return Batch(
         inputs,
         None if encoded.labels is None else torch.from_numpy(encoded.labels[positions]),
@@ -139,8 +128,8 @@ def encode_texts(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: i
     """
     pad = _pad_token(tokenizer, max_length)
     segmented = "token_type_ids" in tokenizer.model_input_names
-    input_ids: list[Tokens] = []
-    segments: list[Tokens] = []
+    input_ids: list[Ragged] = []
+    segments: list[Ragged] = []
     truncated = 0
     for start in range(0, len(split), _CHUNK):
         columns = [list(column) for column in zip(*split.texts[start : start + _CHUNK], strict=True)]
@@ -148,16 +137,22 @@ def encode_texts(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: i
             *columns, truncation=True, max_length=max_length, return_token_type_ids=segmented, verbose=False
         )
         truncated += _count_truncated(output, tokenizer, columns, max_length)
-        input_ids += [np.array(row, dtype=np.int32) for row in output["input_ids"]]
+        tokens = output["input_ids"]
+        if not all(tokens):  # GPT-2 adds no special tokens, and pooling needs one to read
+            tokens = [row or [_separator(tokenizer)] for row in tokens]
+        input_ids.append(Ragged.of(tokens, np.int32))
         if segmented:
-            segments += [np.array(row, dtype=np.int32) for row in output["token_type_ids"]]
-    for row, tokens in enumerate(input_ids):
-        if not len(tokens):  # GPT-2 adds no special tokens, and pooling needs one to read
-            input_ids[row] = np.array([_separator(tokenizer)], dtype=np.int32)
-            if segmented:
-                segments[row] = np.zeros(1, dtype=np.int32)
+            segments.append(Ragged.of([row or [0] for row in output["token_type_ids"]], np.uint8))
     units = np.ones(len(split), dtype=np.int64)
-    return Encoded(input_ids, segments if segmented else None, split.labels, split.ids, units, pad, truncated)
+    return Encoded(
+        Ragged.joined(input_ids, np.int32),
+        Ragged.joined(segments, np.uint8) if segmented else None,
+        split.labels,
+        split.ids,
+        units,
+        pad,
+        truncated,
+    )
 
 
 def encode_blocks(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -181,17 +176,18 @@ def encode_blocks(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: 
     """
     pad = _pad_token(tokenizer, max_length)
     end = np.array([_separator(tokenizer)], dtype=np.int32)
-    pieces: list[Tokens] = []
+    pieces: list[NDArray[np.int32]] = []
     for start in range(0, len(split), _CHUNK):
         texts = [text for (text,) in split.texts[start : start + _CHUNK]]
         output = tokenizer(texts, add_special_tokens=False, verbose=False)
         for row in output["input_ids"]:
             pieces += [np.array(row, dtype=np.int32), end]
     stream = np.concatenate(pieces)
-    blocks = [stream[start : start + max_length] for start in range(0, len(stream), max_length)]
-    blocks = [block for block in blocks if len(block) > 1]
-    units = np.array([len(block) - 1 for block in blocks], dtype=np.int64)
-    return Encoded(blocks, None, None, np.arange(len(blocks), dtype=np.int64), units, pad, 0)
+    starts = np.append(np.arange(0, len(stream), max_length), len(stream))
+    if len(stream) - starts[-2] == 1:
+        starts = starts[:-1]
+    blocks = Ragged(stream[: starts[-1]], starts)
+    return Encoded(blocks, None, None, np.arange(len(blocks), dtype=np.int64), blocks.lengths - 1, pad, 0)
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:

@@ -16,6 +16,7 @@ from graft.errors import RunError, nearest
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS
 from graft.eval.predict import predict
+from graft.eval.ragged import Ragged
 from graft.recipes.inference import batch_tokens
 from graft.recipes.run import LoadedRun, Prediction, refuse_language_model
 
@@ -244,12 +245,12 @@ def _rows_of(names: Sequence[str]) -> dict[str, list[int]]:
 
 def _joined(parts: Sequence[Encoded]) -> Encoded:
     """Tokenised texts one after the other; their ids are their positions."""
-    segments = [part.token_type_ids for part in parts]
+    segments = [part.token_type_ids for part in parts if part.token_type_ids is not None]
     rows = sum(len(part) for part in parts)
     return dataclasses.replace(
         parts[0],
-        input_ids=[row for part in parts for row in part.input_ids],
-        token_type_ids=None if None in segments else [row for part in segments for row in part or ()],
+        input_ids=Ragged.joined((part.input_ids for part in parts), np.int32),
+        token_type_ids=Ragged.joined(segments, np.uint8) if len(segments) == len(parts) else None,
         labels=None,
         ids=np.arange(rows, dtype=np.int64),
         units=np.ones(rows, dtype=np.int64),

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import KINDS
 from graft.eval.predict import plan_batches, predict
+from graft.eval.ragged import Ragged
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=30)
 CPU = torch.device("cpu")
 
 
 def encoded_of(lengths):
-    tokens = [np.full(length, row, dtype=np.int32) for row, length in enumerate(lengths)]
+    tokens = Ragged.of([[row] * length for row, length in enumerate(lengths)], np.int32)
     count = len(lengths)
     return Encoded(tokens, None, np.arange(count) % 2, np.arange(count) + 100, np.ones(count, dtype=np.int64), 0, 0)
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import KINDS
+from graft.eval.ragged import Ragged
 from graft.recipes.objective import Contribution, DataStream, Term
 
 
@@ -23,7 +24,13 @@ class DomainTerm(Term):
         rows = [np.concatenate([[2], generator.integers(4, 44, size), [3]]).astype(np.int32) for size in range(2, 13)]
         count = len(rows)
         encoded = Encoded(
-            rows, None, np.zeros(count, dtype=np.int64), np.arange(count), np.ones(count, dtype=np.int64), 0, 0
+            Ragged.of(rows, np.int32),
+            None,
+            np.zeros(count, dtype=np.int64),
+            np.arange(count),
+            np.ones(count, dtype=np.int64),
+            0,
+            0,
         )
         self._stream = DataStream("target", encoded, KINDS["classification"], examples)
         self.steps = torch.zeros((), dtype=torch.int64)
