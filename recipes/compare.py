@@ -188,7 +188,8 @@ class _Comparing:
         from graft.recipes.verdict import write_all
 
         files = write_all(comparison, self.schedule.folders(), self.options.out, self.options.figures)
-        return [*files, self._write_journal()] if self.config.trials > MOST_GRID else files
+        searched = any(cell.trials > MOST_GRID for cell in self.schedule.cells)
+        return [*files, self._write_journal()] if searched else files
 
     def _write_journal(self) -> Path:
         from graft.recipes.search import Searched, write_journal
@@ -206,6 +207,7 @@ class _Comparing:
 @contextmanager
 def _prepared(config: ComparisonConfig, options: CompareOptions) -> Iterator[_Comparing]:
     """Lay the runs out, find those who make them, and foresee what it takes."""
+    from graft.recipes.allotment import allot
     from graft.recipes.cells import Ledger, lay_out
     from graft.recipes.prospect import foresee as foresee_all
     from graft.recipes.scheduling import Schedule
@@ -214,10 +216,13 @@ def _prepared(config: ComparisonConfig, options: CompareOptions) -> Iterator[_Co
     stock = Stock()
     cells = lay_out(config)
     ledger = Ledger(options.out, stock, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    schedule = Schedule(cells, config.seeds, ledger)
-    schedule.due()  # whatever is wrong with a task or a checkpoint shows here, before anything is begun
+    Schedule(
+        cells, config.seeds, ledger
+    ).due()  # what is wrong with a task or a checkpoint shows before anything begins
     executor = _executor(config, options, cells[0].recipe.device)
     try:
+        page = options.out / STATE / f"trials-{config.digest[:12]}.json"
+        schedule = Schedule(allot(config, cells, executor, options.out, page), config.seeds, ledger)
         prompt = None if options.executor == "slurm" else executor
         prospect = foresee_all(config, schedule, stock, prompt, executor.size, options.out)
         yield _Comparing(config, options, schedule, executor, prospect)
@@ -252,7 +257,7 @@ def _gathered(
     """Put together what was given whole and what was given by keys."""
     carried = {key: value for key, value in settings.items() if key in CompareOptions.model_fields}
     rest = {key: value for key, value in settings.items() if key not in carried}
-    given = config.model_dump() if isinstance(config, ComparisonConfig) and rest else config
+    given = config.model_dump(exclude_unset=True) if isinstance(config, ComparisonConfig) and rest else config
     made = given if isinstance(given, ComparisonConfig) else from_mapping({**(given or {}), **rest})
     chosen = options or CompareOptions()
     return made, CompareOptions.model_validate({**chosen.model_dump(), **carried}) if carried else chosen

@@ -126,6 +126,9 @@ class ComparisonConfig(BaseModel):
     trials: PositiveInt = 4
     """Learning rates that each method may try, judged on the holdout: a fixed grid of its own up to 12, a sampler
     (Optuna) beyond."""
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Instead of `trials`: minutes of training that each method may search for, on each task from each checkpoint.
+    Cheap methods then try more learning rates."""
     learning_rates: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]] = {}
     """Grids other than the methods' own, by method: `{lora: [1e-4, 1e-3]}`; as many values as there are trials."""
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -300,6 +303,9 @@ def _check(config: ComparisonConfig) -> None:
             "optim.lr: one learning rate for all methods is no fair comparison; leave it out (trials: 1 takes each "
             "method's default), or give grids by method in learning_rates"
         )
+    if config.minutes is not None and ("trials" in config.model_fields_set or config.learning_rates):
+        other = "trials" if "trials" in config.model_fields_set else "learning_rates"
+        raise RecipeError(f"minutes: say how many learning rates are tried, as {other} does; give one of the two")
     labels = config.labels
     _check_reference(config.reference, labels)
     for name, rates in config.learning_rates.items():
@@ -310,7 +316,7 @@ def _check(config: ComparisonConfig) -> None:
                 f"learning_rates.{name}: {len(set(rates))} values for {config.trials} trials; every method gets as many"
             )
     _check_seeds(config)
-    if config.trials > 1 and any(task.holdout == 0 for task in config.task):
+    if (config.trials > 1 or config.minutes is not None) and any(task.holdout == 0 for task in config.task):
         raise RecipeError("task.holdout: 0 leaves nothing to choose by; keep a part, such as 0.1, or set trials to 1")
 
 

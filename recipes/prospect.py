@@ -108,9 +108,9 @@ def foresee(
     Raises:
         GraftError: A task or a checkpoint cannot be read.
     """
-    per_cell = (config.trials if config.trials > 1 else 1) + len(config.seeds) - 1
+    wanted = {cell: cell.trials + len(config.seeds) - 1 for cell in schedule.cells}
     there = {cell: _finished(cell, schedule) for cell in schedule.cells}
-    left = {cell: max(0, per_cell - len(found)) for cell, found in there.items()}
+    left = {cell: max(0, wanted[cell] - len(found)) for cell, found in there.items()}
     seconds = {
         cell: statistics.fmean(run.record.train_seconds for run in found) for cell, found in there.items() if found
     }
@@ -123,8 +123,8 @@ def foresee(
     known = all(cell in seconds and math.isfinite(seconds[cell]) for cell in schedule.cells if left[cell])
     total = sum(seconds[cell] * count for cell, count in left.items() if count) if known else None
     return Prospect(
-        runs=per_cell * len(schedule.cells),
-        there=sum(min(per_cell, len(found)) for found in there.values()),
+        runs=sum(wanted.values()),
+        there=sum(min(wanted[cell], len(found)) for cell, found in there.items()),
         minutes=None if total is None else total / workers / 60,
         disk_bytes=sum(4 * trainable.get(cell, 0) * count for cell, count in left.items()),
         seconds={cell: value for cell, value in seconds.items() if math.isfinite(value)},

@@ -9,7 +9,7 @@ import pytest
 
 import graft
 from graft import cli
-from graft.errors import GraftError, RunError
+from graft.errors import GraftError, RunError, TrainingError
 from graft.eval.comparison import read_comparison
 from graft.eval.records import read_record
 from graft.recipes import compare as compare_module
@@ -359,3 +359,51 @@ def test_an_outcome_and_a_job_survive_their_spelling(tiny_recipe, tmp_path):
     outcome = Outcome("bad", False, 1.5, {"seconds": 2.0})
     assert Outcome.from_json(outcome.to_json()) == outcome
     assert replace(outcome, failure=None) != outcome
+
+
+@pytest.fixture
+def takes(here, monkeypatch):
+    """Let trials of a method take so many seconds, by measurement."""
+    seconds = {"full": 30.0, "lora": 13.0, "bitfit": 100.0}
+    real = here.carrier.carry_out
+
+    def carry_out(job):
+        done = real(job)
+        if job.kind == "calibration" and done.figures:
+            done = replace(done, figures=done.figures | {"seconds": seconds[job.recipe.method.name]})
+        return done
+
+    monkeypatch.setattr(here.carrier, "carry_out", carry_out)
+    return seconds
+
+
+def test_minutes_give_every_method_the_trials_that_fit_into_them(here, takes, settings, tmp_path):
+    del settings["trials"]
+    compared = compare({**settings, "minutes": 1.0}, out=tmp_path / "out", costs=False)
+    tried = {name: [job for job in here.trained() if job[0] == name and job[3] == "trial"] for name in METHODS}
+    assert {name: len(jobs) for name, jobs in tried.items()} == {"full": 2, "lora": 4, "bitfit": 0}  # one is taken
+    assert {result.method: result.trials for result in compared.comparison.results}["lora"] == 4
+    assert any("different numbers of trials" in warning for warning in compared.comparison.warnings)
+
+
+def test_a_comparison_by_minutes_goes_on_with_the_trials_that_it_began_with(here, takes, settings, tmp_path):
+    del settings["trials"]
+    compare({**settings, "minutes": 1.0}, out=tmp_path / "out", costs=False)
+    there = here.trained()
+    takes |= {"full": 1.0, "lora": 1.0}
+    compare({**settings, "minutes": 1.0}, out=tmp_path / "out", costs=False)
+    assert here.trained() == there
+
+
+def test_minutes_without_a_measurement_are_refused(here, settings, tmp_path, monkeypatch):
+    del settings["trials"]
+    monkeypatch.setattr(here.carrier, "carry_out", lambda job: Outcome(failure="no such file"))
+    with pytest.raises(TrainingError, match=r"full: how long a trial takes could not be measured \(no such file\)"):
+        compare({**settings, "minutes": 1.0}, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", [{"trials": 2}, {"learning_rates": {"lora": [1e-3]}}])
+def test_minutes_and_a_number_of_trials_exclude_each_other(settings, other):
+    del settings["trials"]
+    with pytest.raises(GraftError, match=f"minutes: .* as {next(iter(other))} does; give one of the two"):
+        from_mapping({**settings, **other, "minutes": 3})
