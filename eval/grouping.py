@@ -27,7 +27,7 @@ _CONTENT = (
 
 _MACHINE = (
     *("seed", "device", "threads", "budget.tokens"),
-    *(f"speed.{name}" for name in ("precision", "buckets", "dropout", "attention", "frozen")),
+    *(f"speed.{name}" for name in ("precision", "buckets", "dropout", "attention", "cache")),
 )
 """Settings that tell no two methods apart."""
 

@@ -7,27 +7,36 @@ earlier epoch, from another run, or computed anew.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from graft.adapters import families
 from graft.adapters.model import AdaptedModel, Outputs
+from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.predict import plan_batches
-from graft.recipes import frozen_store, hardware
-from graft.recipes.recording import versions
+from graft.files import fingerprint
+from graft.recipes import attention, frozen_store, hardware
+from graft.recipes.recording import arithmetic_of, versions
 
 if TYPE_CHECKING:
     from graft.recipes.state import RunState
+
+log = logging.getLogger(__name__)
 
 LARGEST = 4 * 2**30
 """Bytes of the outputs for one split; what would be larger is computed at every step."""
@@ -51,43 +60,85 @@ class Cut:
     layers: int | None
 
 
-def find_cut(model: AdaptedModel, lowest: int) -> Cut | None:
-    """Find where the frozen part ends.
+def find_cut(state: "RunState") -> Cut | None:
+    """Find where the frozen part ends at the coming step.
 
     Args:
-        model: The model, adapters attached.
-        lowest: Number of the lowest stage of which something has learned or is about to.
+        state: The run.
 
     Returns:
-        The cut; none where nothing that is worth keeping lies below it.
+        The cut; none where nothing that is worth keeping lies below all that learns.
     """
-    stages = model.stages()
-    layers = model.body.get_submodule(model.family.layers)
-    depth = len(list(layers.children()))
+    model, lowest = state.model, state.lowest
+    if state.objective.needs or not _pays(state) or _has_strays(model):
+        return None
+    config, stages = model.origin.config, model.stages()
     name = stages[lowest].name
     if name == "head" and model.kind == "classification" and len(stages[lowest].modules) == len(model.heads):
         return Cut(lowest, None)
-    if depth != model.origin.config.num_hidden_layers:  # layers that are called several times
+    depth = len(_layers(model))
+    if depth != config.num_hidden_layers:  # layers that are called several times
+        return None
+    positions = getattr(config, "rope_parameters", None) or {}
+    if positions.get("rope_type") in ("dynamic", "longrope"):  # positions that depend on what came before
         return None
     kind, _, number = name.partition(".")
     below = int(number) if kind == "layer" else 0 if kind == "embeddings" else depth
     return Cut(lowest, below) if below else None
 
 
+def _pays(state: "RunState") -> bool:
+    """Whether the steps for which the frozen part stays as it is look at as many examples as there are, or more."""
+    steps = int((state.lowest_by_step == state.lowest).sum())
+    return steps * state.recipe.schedule.examples >= len(state.train)
+
+
+def _has_strays(model: AdaptedModel) -> bool:
+    """Whether the backbone has parameters, such as a prefix, that act in all stages and belong to none."""
+    owned = {id(weight) for stage in model.stages() for module in stage.modules for weight in module.parameters()}
+    return any(id(weight) not in owned for weight in model.backbone.parameters())
+
+
 class Frozen:
     """Looks up, for one run, what its frozen part says."""
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Begin with nothing.
 
         Args:
             keep: Keep outputs on disk; else they are computed anew in every epoch.
+            interrupted: Asked between batches whether to stop.
         """
+        self.interrupted = interrupted
         self._keep = keep
-        self._cuts: dict[tuple[int, str], Cut | None] = {}
+        self._cuts: dict[int, Cut | None] = {}
         self._weights: dict[int, str] = {}
         self._orders: dict[str, NDArray[np.int64]] = {}
         self._rows: dict[tuple[str, str], tuple[tuple[Cut, int], frozen_store.Rows]] = {}
+        self._too_much = False
+
+    def prepare(self, state: "RunState", encoded: Encoded, *, precision: str) -> frozen_store.Rows | None:
+        """Make sure of a split's outputs, also where this process has none of the coming examples.
+
+        Args:
+            state: The run, in its coming step or in evaluation mode.
+            encoded: The split.
+            precision: `fp32` or `bf16`.
+
+        Returns:
+            The outputs; none where nothing is kept and the whole model must be run.
+        """
+        cut = self._cut(state)
+        if cut is None or self._too_much or size_of(state.model, cut, encoded) > LARGEST:
+            return None
+        try:
+            return self._outputs_of(state, cut, encoded, precision)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+        log.warning("no memory to run the frozen layers by themselves: they are run at every step; lower budget.tokens")
+        self._too_much = True
+        return None
 
     def run(
         self,
@@ -110,26 +161,24 @@ class Frozen:
         Returns:
             Features and logits; none where nothing is kept and the whole model must be run.
         """
-        cut = self._cut(state, encoded)
-        if cut is None or state.objective.needs:
+        outputs = self.prepare(state, encoded, precision=precision)
+        if outputs is None:
             return None
-        found = self._known(state, cut, encoded, precision)
-        rows = self._places(encoded, batch) if rows is None else rows
+        cut = self._cut(state)
+        assert cut is not None
+        parts = [outputs.of(row) for row in (self._places(encoded, batch) if rows is None else rows)]
         if cut.layers is None:
-            features = torch.cat([found.of(row) for row in rows]).to(state.device)
+            features = torch.cat(parts).to(state.device)
             return Outputs(features, state.model.logits(features), None)
-        hidden = pad_sequence([found.of(row) for row in rows], batch_first=True)
-        with _known_below(_layers(state.model)[: cut.layers], hidden.to(state.device), found.parts):
+        hidden = pad_sequence(parts, batch_first=True).to(state.device)
+        with _skipping(_layers(state.model)[: cut.layers], hidden, outputs.parts):
             return state.model(batch.inputs)  # type: ignore[no-any-return]  # nn.Module's annotation
 
-    def _cut(self, state: "RunState", encoded: Encoded) -> Cut | None:
-        """Find where the frozen part ends; none where its outputs would be too large."""
-        at = (state.lowest, encoded.fingerprint)
-        if at not in self._cuts:
-            cut = find_cut(state.model, state.lowest)
-            fits = cut is not None and size_of(state.model, cut, encoded) <= LARGEST
-            self._cuts[at] = cut if fits else None
-        return self._cuts[at]
+    def _cut(self, state: "RunState") -> Cut | None:
+        """Find where the frozen part ends, once for each place."""
+        if state.lowest not in self._cuts:
+            self._cuts[state.lowest] = find_cut(state)
+        return self._cuts[state.lowest]
 
     def _places(self, encoded: Encoded, batch: Batch) -> list[int]:
         """Find the rows of a batch in its split."""
@@ -139,35 +188,81 @@ class Frozen:
         found: list[int] = order[np.searchsorted(encoded.ids, batch.ids.cpu().numpy(), sorter=order)].tolist()
         return found
 
-    def _known(self, state: "RunState", cut: Cut, encoded: Encoded, precision: str) -> frozen_store.Rows:
+    def _outputs_of(self, state: "RunState", cut: Cut, encoded: Encoded, precision: str) -> frozen_store.Rows:
         """Look up a split's outputs, or compute them."""
         what = (encoded.fingerprint, precision)
         when = (cut, 0 if self._keep else state.step // state.epoch_steps)
         if what not in self._rows or self._rows[what][0] != when:
             starts = _starts(cut, encoded)
-            fill = partial(_computed, state, cut, encoded, precision)
+            fill = partial(self._computed, state, cut, encoded, precision)
             with torch.inference_mode(mode=False):  # what is kept while scoring must serve training, too
-                if self._keep:
-                    rows = frozen_store.kept(self._key(state, cut, encoded, precision), starts, fill)
-                else:
-                    rows = frozen_store.passing(starts, fill)
-            self._rows[what] = when, rows
+                self._rows[what] = when, self._stored(state, cut, encoded, precision, starts, fill)
         return self._rows[what][1]
 
+    def _stored(
+        self,
+        state: "RunState",
+        cut: Cut,
+        encoded: Encoded,
+        precision: str,
+        starts: NDArray[np.int64],
+        fill: frozen_store.Fill,
+    ) -> frozen_store.Rows:
+        """Take the outputs from disk, or put them there.
+
+        Raises:
+            TrainingError: There is no room for them.
+        """
+        if self._keep:
+            try:
+                return frozen_store.kept(self._key(state, cut, encoded, precision), starts, fill)
+            except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+                folder = frozen_store.cache_folder()
+                log.warning("%s: frozen layers' outputs cannot be kept there (%s); set GRAFT_CACHE", folder, error)
+        try:
+            return frozen_store.temporary(starts, fill)
+        except OSError as error:
+            raise TrainingError(
+                f"{tempfile.gettempdir()}: no room for the outputs of frozen layers ({error}); make some, or set "
+                "TMPDIR to another folder"
+            ) from error
+
+    def _computed(
+        self, state: "RunState", cut: Cut, encoded: Encoded, precision: str
+    ) -> Iterator[tuple[int, Tensor, int]]:
+        """Run the frozen part over a split, in batches that depend on the examples' lengths alone.
+
+        Raises:
+            KeyboardInterrupt: Somebody asked to stop.
+        """
+        log.info("running the frozen layers over %s examples, once", f"{len(encoded):,}")
+        for rows in plan_batches(encoded.lengths, _tokens(state)):
+            batch = state.kind.collate(encoded, rows).to(state.device)
+            with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs, parts = _outputs(state.model, cut.layers, batch)
+            outputs = outputs.cpu()
+            for place, row in enumerate(rows):
+                yield row, outputs[place, : 1 if cut.layers is None else int(encoded.lengths[row])], parts
+            if self.interrupted():
+                raise KeyboardInterrupt
+
     def _key(self, state: "RunState", cut: Cut, encoded: Encoded, precision: str) -> str:
-        """Name the outputs by all that they depend on."""
+        """Name the outputs by all that they depend on, to the last bit."""
         if cut.stages not in self._weights:
             self._weights[cut.stages] = _content(state, cut)
         recipe = state.recipe
-        parts = {
-            "weights": self._weights[cut.stages],
-            "layers": cut.layers,
-            "pooling": state.model.pooling if cut.layers is None else None,
-            "examples": encoded.fingerprint,
-            "arithmetic": [precision, state.device.type, recipe.threads, recipe.speed.attention, _tokens(state)],
-            "versions": versions(),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        return fingerprint(
+            {
+                "weights": self._weights[cut.stages],
+                "layers": cut.layers,
+                "pooling": state.model.pooling if cut.layers is None else None,
+                "examples": encoded.fingerprint,
+                "arithmetic": [precision, recipe.threads, recipe.speed.attention, _tokens(state)],
+                "hardware": arithmetic_of(state.device),
+                "versions": versions(),
+                "code": _code(),
+            }
+        )[:32]
 
 
 def size_of(model: AdaptedModel, cut: Cut, encoded: Encoded) -> int:
@@ -185,21 +280,10 @@ def _tokens(state: "RunState") -> int:
     return hardware.scoring_tokens(recipe.budget.tokens, state.device.type, recipe.threads)
 
 
-def _starts(cut: Cut, encoded: Encoded) -> Any:
+def _starts(cut: Cut, encoded: Encoded) -> NDArray[np.int64]:
     """Where each example's rows begin: one row for a pooled vector, one for each token otherwise."""
     counts = np.ones(len(encoded), np.int64) if cut.layers is None else encoded.lengths
     return np.concatenate([[0], np.cumsum(counts)])
-
-
-def _computed(state: "RunState", cut: Cut, encoded: Encoded, precision: str) -> Iterator[tuple[int, Tensor, int]]:
-    """Run the frozen part over a split, in batches that depend on the examples' lengths alone."""
-    for rows in plan_batches(encoded.lengths, _tokens(state)):
-        batch = state.kind.collate(encoded, rows).to(state.device)
-        with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs, parts = _outputs(state.model, cut.layers, batch)
-        outputs = outputs.cpu()
-        for place, row in enumerate(rows):
-            yield row, outputs[place, : 1 if cut.layers is None else int(encoded.lengths[row])], parts
 
 
 class _Reached(Exception):  # noqa: N818 (a way out of a forward pass, no error)
@@ -235,7 +319,7 @@ def _outputs(model: AdaptedModel, layers: int | None, batch: Batch) -> tuple[Ten
 
 
 @contextmanager
-def _known_below(layers: Sequence[nn.Module], hidden: Tensor, parts: int) -> Iterator[None]:
+def _skipping(layers: Sequence[nn.Module], hidden: Tensor, parts: int) -> Iterator[None]:
     """Let layers hand on what is known of the last one's output, instead of computing it."""
 
     def known(*_: Any, **__: Any) -> Any:
@@ -265,3 +349,11 @@ def _content(state: "RunState", cut: Cut) -> str:
                 digest.update(f"{number} {name} {tuple(tensor.shape)} {tensor.dtype}".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Hash our own code that takes part in a forward pass: it changes without a version's changing."""
+    adapters = Path(families.__file__).parent
+    files = [*sorted(adapters.glob("*.py")), Path(attention.__file__), Path(__file__)]
+    return fingerprint([path.read_text(encoding="utf-8") for path in files])

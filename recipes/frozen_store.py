@@ -1,6 +1,7 @@
 """Where outputs of frozen layers are kept: one safetensors file a split, mapped into memory, the oldest leaving first.
 
-The folder is `GRAFT_CACHE`, or else `graft` in the user's cache folder. Whatever is in it can be deleted at any time.
+The folder is `GRAFT_CACHE`, or else `graft` in the user's cache folder. Whatever is in it can be deleted at any time,
+also while it is in use. A file has its name only once it is whole; its length is checked, its content is not.
 """
 
 import contextlib
@@ -19,8 +20,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from graft.errors import TrainingError
-
 log = logging.getLogger(__name__)
 
 BOUND = 16 * 2**30
@@ -34,11 +33,9 @@ _PART, _WHOLE = ".part", ".safetensors"
 def cache_folder() -> Path:
     """Tell where graft keeps what it can compute again."""
     named = os.environ.get("GRAFT_CACHE")
-    return (
-        Path(named).expanduser()
-        if named
-        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "graft"
-    )
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "graft"
 
 
 class Rows:
@@ -70,7 +67,10 @@ Fill = Callable[[], Iterator[tuple[int, Tensor, int]]]
 
 
 def kept(key: str, starts: NDArray[np.int64], fill: Fill) -> Rows:
-    """Take the rows from the folder, or compute them and put them there, once for all processes.
+    """Take the rows from the folder, or compute them and put them there.
+
+    Processes that want the same rows at the same time wait for the one that computes them; where the file system has
+    no locks, each computes its own, and the last one's stay.
 
     Args:
         key: Names content that is equal bit for bit wherever it is equal.
@@ -81,25 +81,27 @@ def kept(key: str, starts: NDArray[np.int64], fill: Fill) -> Rows:
         The rows.
 
     Raises:
-        TrainingError: There is no room for them, or the folder cannot be written.
+        OSError: There is no room for them, or the folder cannot be written.
     """
     folder = cache_folder() / "frozen"
     path = folder / f"{key}{_WHOLE}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{key}.lock"):
-            if (found := _opened(path, starts)) is None:
-                _make(path, starts, fill)
-                found = _opened(path, starts)
-                _evict(folder, path)
-            os.utime(path)
-    except OSError as error:
-        raise _no_room(folder, error) from error
-    assert found is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{key}.lock"):
+        found = _opened(path, starts)
+        if found is None:
+            with _part_in(folder, key) as part:
+                found = _made(part, starts, fill)
+                folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it meanwhile, with the part
+                with contextlib.suppress(FileNotFoundError):
+                    part.replace(path)
+            _evict(folder, path)
+        else:
+            with contextlib.suppress(OSError):  # it may just have been deleted, or be another user's
+                os.utime(path)
     return found
 
 
-def passing(starts: NDArray[np.int64], fill: Fill) -> Rows:
+def temporary(starts: NDArray[np.int64], fill: Fill) -> Rows:
     """Compute the rows into a file without a name, which is gone when nobody maps it any more.
 
     Args:
@@ -107,28 +109,25 @@ def passing(starts: NDArray[np.int64], fill: Fill) -> Rows:
         fill: Computes the rows.
 
     Raises:
-        TrainingError: There is no room for them.
+        OSError: There is no room for them.
     """
+    with _part_in(Path(tempfile.gettempdir()), "graft-frozen") as part:
+        return _made(part, starts, fill)
+
+
+@contextlib.contextmanager
+def _part_in(folder: Path, name: str) -> Iterator[Path]:
+    """A file of this process alone; deleted in the end, unless it has got another name."""
+    handle, path = tempfile.mkstemp(_PART, f"{name}-", folder)
+    os.close(handle)
     try:
-        with tempfile.TemporaryDirectory(prefix="graft-") as folder:
-            path = Path(folder) / f"rows{_WHOLE}"
-            _make(path, starts, fill)
-            found = _opened(path, starts)
-    except OSError as error:
-        raise _no_room(Path(tempfile.gettempdir()), error) from error
-    assert found is not None
-    return found
-
-
-def _no_room(folder: Path, error: OSError) -> TrainingError:
-    return TrainingError(
-        f"{folder}: cannot keep the outputs of frozen layers there ({error.strerror}); make room, or set GRAFT_CACHE "
-        "(and TMPDIR, for `speed.frozen: false`) to a folder with more of it"
-    )
+        yield Path(path)
+    finally:
+        Path(path).unlink(missing_ok=True)
 
 
 def _opened(path: Path, starts: NDArray[np.int64]) -> Rows | None:
-    """Map a finished file; none where there is none, or where it is damaged."""
+    """Map a finished file; none where there is none, or where it is cut short or no such file at all."""
     try:
         with safe_open(path, framework="pt") as file:
             values, parts = file.get_tensor("values"), int(file.metadata()["parts"])
@@ -140,25 +139,16 @@ def _opened(path: Path, starts: NDArray[np.int64]) -> Rows | None:
     return Rows(values, starts, parts) if len(values) == starts[-1] else None
 
 
-def _make(path: Path, starts: NDArray[np.int64], fill: Fill) -> None:
-    """Compute all rows into a file, which has its name only once it is whole."""
-    part = path.with_suffix(_PART)
-    try:
-        _fill(part, starts, fill)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _fill(part: Path, starts: NDArray[np.int64], fill: Fill) -> None:
-    target: NDArray[np.uint8] | None = None
+def _made(part: Path, starts: NDArray[np.int64], fill: Fill) -> Rows:
+    """Compute all rows into a file, and map it."""
+    made: Rows | None = None
     for row, values, parts in fill():
-        raw = values.contiguous().view(torch.uint8).numpy()
-        if target is None:
-            target = _laid_out(part, int(starts[-1]), values.shape[1], values.dtype, parts)
-        target[int(starts[row]) : int(starts[row + 1])] = raw
-    assert isinstance(target, np.memmap)
-    target.flush()
+        if made is None:
+            mapped = _laid_out(part, int(starts[-1]), values.shape[1], values.dtype, parts)
+            made = Rows(torch.from_numpy(mapped).view(values.dtype), starts, parts)
+        made.of(row).copy_(values)
+    assert made is not None
+    return made
 
 
 def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int) -> NDArray[np.uint8]:
@@ -177,16 +167,17 @@ def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int)
 
 
 def _evict(folder: Path, newest: Path) -> None:
-    """Delete what was not used for longest, until the rest is within bounds; and what was never finished."""
-    files = []
+    """Delete what was not used for longest, until all is within bounds; and what was never finished."""
+    files, left = [], 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may delete at the same time
             status = path.stat()
-            if path.suffix == _WHOLE and path != newest:
+            if path == newest:
+                left = status.st_size
+            elif path.suffix == _WHOLE:
                 files.append((status.st_mtime, status.st_size, path))
             elif path.suffix == _PART and time.time() - status.st_mtime > _ABANDONED:
                 path.unlink()
-    left = newest.stat().st_size
     for _, size, path in sorted(files, reverse=True):
         left += size
         if left > BOUND:

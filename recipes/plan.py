@@ -142,7 +142,7 @@ def _work_out(recipe: Recipe) -> Plan:
         trial.rehearse()
         memory = _seen(memory, hardware.peak_memory(accelerator.device.type))
         computed = state.total_steps
-        if state.recipe.speed.frozen and kept_at(state) is not None:  # later epochs look up what the first computed
+        if state.recipe.speed.cache and kept_at(state) is not None:  # later epochs look up what the first computed
             computed = min(computed, state.epoch_steps)
         minutes = (seconds * computed + _seconds_of_evaluations(state, materials)) / 60
     learned = sum(learner.weight.nbytes for learner in state.learners)

@@ -43,7 +43,7 @@ _STANDS_FOR_CONTENT = {
 }
 """Fields that only say which content is meant; the digest has that content's own fingerprint instead."""
 
-_CHANGES_NOTHING = {"speed": ("frozen",)}
+_CHANGES_NOTHING = {"speed": ("cache",)}
 """Fields that leave the result alone, to the last bit."""
 
 
@@ -151,7 +151,7 @@ class SpeedConfig(_Section):
     """Masks by a hash of seed, step, place and example; or torch's own, which depend on how a step is cut."""
     attention: Literal["matmul", "sdpa"] = "matmul"
     """Plain matrix products, the fastest for short texts on a processor; or torch's scaled dot product attention."""
-    frozen: bool = True
+    cache: bool = True
     """Keep on disk what the layers below all that learns say of each example, instead of computing it every epoch."""
 
 

@@ -103,6 +103,31 @@ def _commit() -> str | None:
     return asked.stdout.strip() or None
 
 
+def arithmetic_of(device: torch.device) -> dict[str, Any]:
+    """Name what, beside versions, decides the last bits of a matrix product.
+
+    Args:
+        device: Where it is computed.
+    """
+    if device.type == "cuda":
+        processor, settings = torch.cuda.get_device_name(device), str(torch.backends.cuda.matmul.allow_tf32)
+    else:
+        processor, settings = _processor(), torch.backends.cpu.get_cpu_capability()
+    return {
+        "device": device.type,
+        "processor": processor,
+        "settings": [settings, torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()],
+    }
+
+
+def _processor() -> str:
+    """The processor's model, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
 def _hardware(accelerator: Accelerator) -> dict[str, Any]:
     device = accelerator.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

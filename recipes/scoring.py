@@ -1,6 +1,6 @@
 """Scoring a run's splits, in fp32 whatever the training's precision, so that a reloaded model says the same."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import partial
 
 from accelerate import Accelerator
@@ -23,7 +23,7 @@ def splits_of(materials: Materials, run_kind: str) -> tuple[str, ...]:
 
 
 def score_splits(
-    state: RunState, materials: Materials, names: Iterable[str], accelerator: Accelerator
+    state: RunState, materials: Materials, names: Collection[str], accelerator: Accelerator
 ) -> dict[str, Predictions]:
     """Score splits; every example once, shared among the processes.
 
@@ -37,6 +37,9 @@ def score_splits(
         Split → predictions, on every process.
     """
     with state.evaluating():
+        if state.frozen is not None:
+            for name in names:
+                state.frozen.prepare(state, materials.encoded[name], precision="fp32")
         return {
             name: predict(
                 partial(_logits, state, materials.encoded[name]),

@@ -21,7 +21,7 @@ def explain_speed(asked: Recipe, state: RunState) -> dict[str, str]:
         "buckets": _buckets(state),
         "dropout": _dropout(state),
         "attention": _attention(state),
-        "frozen": _frozen(state),
+        "cache": _cache(state),
     }
 
 
@@ -58,20 +58,19 @@ def _attention(state: RunState) -> str:
 
 def kept_at(state: RunState) -> Cut | None:
     """Find where the part ends whose outputs are kept from the first step on; none where nothing is kept."""
-    cut = find_cut(state.model, state.lowest)
-    fits = cut is not None and size_of(state.model, cut, state.train) <= LARGEST
-    return cut if fits and not state.objective.needs else None
+    cut = find_cut(state)
+    return cut if cut is not None and size_of(state.model, cut, state.train) <= LARGEST else None
 
 
-def _frozen(state: RunState) -> str:
+def _cache(state: RunState) -> str:
     if state.objective.needs:
         return "nothing to keep: a term needs all hidden states"
-    if find_cut(state.model, state.lowest) is None:
-        return f"nothing to keep: {state.model.stages()[state.lowest].name} learns"
+    if find_cut(state) is None:
+        return f"nothing to keep: {state.model.stages()[state.lowest].name} learns, or the run ends too soon to gain"
     cut = kept_at(state)
     if cut is None:
         return f"nothing is kept: the outputs would take more than {LARGEST / 2**30:.0f} GiB"
     size = size_of(state.model, cut, state.train)
     what = "pooled vectors" if cut.layers is None else f"hidden states after {cut.layers} layers"
-    how = "on disk for later epochs and runs" if state.recipe.speed.frozen else "for an epoch"
-    return f"{'on' if state.recipe.speed.frozen else 'off'}: {what}, {size / 2**20:.1f} MiB, are kept {how}"
+    how = "on disk for later epochs and runs" if state.recipe.speed.cache else "for an epoch"
+    return f"{'on' if state.recipe.speed.cache else 'off'}: {what}, {size / 2**20:.1f} MiB, are kept {how}"

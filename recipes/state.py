@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from graft.adapters.methods import Attached
@@ -88,8 +90,6 @@ class RunState:
     frozen: "Frozen | None" = None
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
-    _lowest: int | None = None
-    _looked_at: int = 0
 
     @property
     def done(self) -> bool:
@@ -144,15 +144,17 @@ class RunState:
         asked = self.recipe.strategy.rates(step, self.total_steps, len(self.learning_stages))
         return dict(zip(self.learning_stages, asked, strict=True))
 
+    @cached_property
+    def lowest_by_step(self) -> NDArray[np.int64]:
+        """For each step of the run, the lowest stage of which anything has learned before it or learns in it."""
+        learning = (self._rates_at(step).items() for step in range(self.total_steps))
+        lowest = [min(stage for stage, rate in rates if rate > 0) for rates in learning]
+        return np.minimum.accumulate(np.array(lowest, dtype=np.int64))
+
     @property
     def lowest(self) -> int:
         """Number of the lowest stage of which anything has learned so far, or is to learn in the coming step."""
-        lowest = len(self.stages) if self._lowest is None else self._lowest
-        while self._looked_at <= min(self.step, self.total_steps - 1):
-            lowest = min(lowest, *(stage for stage, rate in self._rates_at(self._looked_at).items() if rate > 0))
-            self._looked_at += 1
-        self._lowest = lowest
-        return lowest
+        return int(self.lowest_by_step[min(self.step, self.total_steps - 1)])
 
     def enter_step(self) -> None:
         """Let learn what the strategy names, and run what lies below it in evaluation mode.

@@ -91,6 +91,8 @@ def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> _
     torch.manual_seed(stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
     tally = _Tally(torch.zeros((), device=state.device))
     units, examples = float(state.train.units[rows].sum()), len(rows)
+    if state.frozen is not None:  # by all processes together, also those without an example in this step
+        state.frozen.prepare(state, state.train, precision=state.recipe.speed.precision)
     for part in _parts(state, state.train, rows, accelerator):
         context = forward(state, state.train, part)
         _add(tally, state.objective.batch_loss(context, units=units, examples=examples))

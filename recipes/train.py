@@ -143,7 +143,7 @@ def _make(
 ) -> RunRecord:
     """Train, score and write a run."""
     state = build(materials, accelerator.device, terms)
-    state.frozen = Frozen(keep=materials.recipe.speed.frozen)
+    state.frozen = Frozen(keep=materials.recipe.speed.cache)
     if options.resume and (newest := checkpoints.newest(folder)) is not None:
         checkpoints.restore(newest, state, materials.digest)
     _train_visibly(state, materials, accelerator, folder, options)
@@ -223,6 +223,8 @@ def _train_visibly(
         deferred() as interrupted,
         Display([state], visible=main and not options.quiet) as display,
     ):
+        if state.frozen is not None and accelerator.num_processes == 1:  # several must agree before they stop
+            state.frozen.interrupted = interrupted
         if options.track:
             stack.callback(accelerator.end_training)
         watches: list[Watch] = [display, Trackers(accelerator)] if options.track else [display]

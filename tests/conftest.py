@@ -1,7 +1,11 @@
 """What all tests share: a tiny random checkpoint, a tiny task, and recipes over them that train in a second."""
 
+import atexit
 import json
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from graft.recipes.recipe import Recipe
+
+# What graft keeps for later stays out of the user's folder, in processes that tests start, too.
+os.environ["GRAFT_CACHE"] = tempfile.mkdtemp(prefix="graft-tests-")
+atexit.register(shutil.rmtree, os.environ["GRAFT_CACHE"], ignore_errors=True)
 
 WORDS = [f"w{number}" for number in range(40)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -73,14 +81,6 @@ def write_task(folder: Path, train: int = 61, validation: int = 37) -> Path:
 def one_thread() -> None:
     """Tiny models only lose by sharing their work among threads."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what graft keeps for later out of the user's folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAFT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def test_every_change_of_what_is_computed_gives_a_digest_of_its_own() -> None:
 def test_the_list_of_changes_covers_every_field_of_the_recipe() -> None:
     # A field that is added must be added above too, or to what the content's fingerprint stands for.
     content = {"task.data", "task.text", "task.label", "task.kind", "task.group", "task.train_size", "task.holdout"}
-    content |= {"task.split_seed", "model.name", "model.revision", "speed.frozen"}  # which changes no bit
+    content |= {"task.split_seed", "model.name", "model.revision", "speed.cache"}  # which changes no bit
     changed = set()
     for change in CHANGES:
         for key, value in change.items():
@@ -122,7 +122,7 @@ def test_content_and_row_versions_are_part_of_the_digest(argument: str) -> None:
         {"task": {"data": "/somewhere/else"}},
         {"task": {"text": "a,b", "label": "c"}},
         {"task": {"train_size": 100, "split_seed": 3}},
-        {"speed": {"precision": "fp32", "frozen": False}},
+        {"speed": {"precision": "fp32", "cache": False}},
         {"model": {"name": "a-copy", "revision": "main"}},
     ],
 )

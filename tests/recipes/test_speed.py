@@ -42,18 +42,18 @@ def test_buckets_tell_the_padding_with_and_without(tiny_recipe):
         ("probe", {"model": {"pooling": "mean"}}, "on: pooled vectors"),
         ("full", {}, "nothing to keep: embeddings learns"),
         ("lora", {}, "nothing to keep: layer.0 learns"),
-        ("probe", {"speed": {"frozen": False}}, "off: pooled vectors"),
-        ("full", {"strategy": "gradual_unfreezing"}, "on: pooled vectors"),
+        ("probe", {"speed": {"cache": False}}, "off: pooled vectors"),
+        ("full", {"strategy": "probe_then_fine_tune", "schedule": {"epochs": 4}}, "on: pooled vectors"),
     ],
 )
 def test_what_is_kept_of_frozen_layers_is_told(tiny_recipe, method, sections, expected):
-    assert said(tiny_recipe(method, **sections))["frozen"].startswith(expected)
+    assert said(tiny_recipe(method, **sections))["cache"].startswith(expected)
 
 
 def test_what_would_be_too_large_is_told(tiny_recipe, monkeypatch):
     monkeypatch.setattr(frozen, "LARGEST", 8)
     monkeypatch.setattr(speed, "LARGEST", 8)
-    assert said(tiny_recipe("probe"))["frozen"].startswith("nothing is kept: the outputs would take more than")
+    assert said(tiny_recipe("probe"))["cache"].startswith("nothing is kept: the outputs would take more than")
 
 
 def test_stock_dropout_and_sdpa_are_named_and_an_architecture_without_sdpa_is_refused(tiny_recipe, monkeypatch):
