@@ -8,6 +8,9 @@ from typing import Any
 from graft.eval.folders import FoundRun
 from graft.eval.grouping import LEARNING_RATE, Group, settings_of
 
+_LENGTH = ("schedule.epochs", "schedule.steps")
+"""What trials of successive halving differ in, and what is not chosen by them."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -15,7 +18,7 @@ class Choice:
 
     Attributes:
         values: The chosen ones by dotted name; empty where nothing was searched.
-        trials: Trials among which they were chosen; 0 where there are none.
+        trials: Learning rates among which they were chosen; 0 where there are none.
     """
 
     values: dict[str, Any]
@@ -78,8 +81,10 @@ def _choice(group: Group, trials: Sequence[FoundRun]) -> Choice:
     values = {
         key: value
         for key, value in group.settings.items()
-        if len({json.dumps(settings.get(key)) for settings in (*tried, group.settings)}) > 1
+        if key not in _LENGTH and len({json.dumps(settings.get(key)) for settings in (*tried, group.settings)}) > 1
     }
     seeds = {trial.seed for trial in trials}
-    promoted = all(settings != group.settings for settings in tried) and any(run.seed in seeds for run in group.runs)
-    return Choice(values, len(trials) + promoted)
+    rates = {settings.get(LEARNING_RATE) for settings in tried}
+    if any(run.seed in seeds for run in group.runs):  # the chosen trial became a final run
+        rates.add(group.settings.get(LEARNING_RATE))
+    return Choice(values, len(rates))

@@ -1,7 +1,6 @@
 """How many learning rates each method may try where the search is given minutes instead of trials."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +52,16 @@ def allot(config: ComparisonConfig, cells: Sequence[Cell], executor: Executor, o
                 f"{cell.place}: how long a trial takes could not be measured ({outcome.failure}); give `trials` "
                 "instead of `minutes`"
             )
-        known[cell.place] = max(1, min(MOST, math.floor(60 * config.minutes / outcome.figures["seconds"])))
+        runs = 60 * config.minutes / outcome.figures["seconds"]
+        known[cell.place] = max(
+            (trials for trials in range(1, MOST + 1) if length(replace(cell, trials=trials)) <= runs), default=1
+        )
     if jobs:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_json(page, known)
     return [replace(cell, trials=known[cell.place]) for cell in cells]
+
+
+def length(cell: Cell) -> float:
+    """How many whole runs a cell's search takes."""
+    return sum(rung.trials * rung.share for rung in cell.rungs)

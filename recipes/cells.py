@@ -12,7 +12,7 @@ from graft.eval.records import RECORD, read_record
 from graft.recipes.comparison_config import ComparisonConfig
 from graft.recipes.recipe import Recipe, resolved
 from graft.recipes.scoring import HOLDOUT
-from graft.recipes.search import choose, to_try
+from graft.recipes.search import Known, Rung, best, choose, rungs, to_try
 from graft.recipes.stock import Stock
 
 
@@ -26,6 +26,7 @@ class Cell:
         label: What results call the method.
         recipe: Resolved, with the first seed and the method's default learning rate.
         trials: Learning rates to try; a single one is not tried but taken.
+        halving: Whether they are tried by successive halving.
         rates: A grid that the user gave; none means the method's own.
     """
 
@@ -34,12 +35,18 @@ class Cell:
     label: str
     recipe: Recipe
     trials: int
+    halving: bool
     rates: tuple[float, ...] | None
 
     @property
     def method(self) -> Method:
         """The method's row."""
         return METHODS[self.recipe.method.name]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The rounds of the search."""
+        return rungs(self.trials, halving=self.halving)
 
     @property
     def place(self) -> str:
@@ -56,23 +63,31 @@ class Planned:
         rate: Its learning rate.
         seed: Its seed.
         kind: A trial is scored on the holdout only.
+        share: Of the run's length that a trial is trained for.
     """
 
     cell: Cell
     rate: float
     seed: int
     kind: Literal["trial", "final"]
+    share: float = 1.0
 
     @property
     def recipe(self) -> Recipe:
         """What to train."""
-        recipe = self.cell.recipe
-        return recipe.model_copy(update={"optim": recipe.optim.model_copy(update={"lr": self.rate}), "seed": self.seed})
+        recipe, schedule = self.cell.recipe, self.cell.recipe.schedule
+        if self.share < 1 and schedule.steps is not None:
+            schedule = schedule.model_copy(update={"steps": max(1, round(self.share * schedule.steps))})
+        elif self.share < 1:
+            schedule = schedule.model_copy(update={"epochs": self.share * schedule.epochs})
+        optim = recipe.optim.model_copy(update={"lr": self.rate})
+        return recipe.model_copy(update={"optim": optim, "schedule": schedule, "seed": self.seed})
 
     @property
     def what(self) -> str:
         """The run, for messages."""
         told = f"learning rate {self.rate:g}" if self.kind == "trial" else f"seed {self.seed}"
+        told += f", {self.share:g} of the run" if self.share < 1 else ""
         return f"{self.cell.place}, {told}"
 
 
@@ -88,7 +103,7 @@ def lay_out(config: ComparisonConfig) -> list[Cell]:
             for label, method in zip(config.labels, config.methods, strict=True):
                 recipe = resolved(config.recipe(task, model, method))
                 rates = config.learning_rates.get(label)
-                cells.append(Cell(task.name, model.name, label, recipe, config.trials, rates))
+                cells.append(Cell(task.name, model.name, label, recipe, config.trials, config.halving, rates))
     return cells
 
 
@@ -172,14 +187,29 @@ def search(cell: Cell, seed: int, ledger: Ledger) -> Search:
     if cell.trials == 1:
         rate = cell.rates[0] if cell.rates else cell.method.learning_rate
         return Search((), over=True, rate=rate)
+    first, *later = cell.rungs
+    trials, known = _first_round(cell, seed, ledger, first)
+    if len(known) < cell.trials:
+        return Search(trials, over=False, rate=None)
+    for rung in later:
+        rates = best(known, cell.method.learning_rate, rung.trials)
+        round_ = tuple(Planned(cell, rate, seed, "trial", rung.share) for rate in rates)
+        trials += round_
+        known = {trial.rate: ledger.goodness(trial) for trial in round_ if ledger.settled(trial)}
+        if len(known) < len(round_):
+            return Search(trials, over=False, rate=None)
+    return Search(trials, over=True, rate=choose(known, cell.method.learning_rate))
+
+
+def _first_round(cell: Cell, seed: int, ledger: Ledger, rung: Rung) -> tuple[tuple[Planned, ...], Known]:
+    """Tell the trials of the first round, as far as they are known, and how good those are that are settled."""
     known: dict[float, float | None] = {}
     while True:
         rates = tuple(sorted(cell.rates)) if cell.rates else to_try(cell.method, cell.trials, known, seed)
-        trials = tuple(Planned(cell, rate, seed, "trial") for rate in rates)
+        trials = tuple(Planned(cell, rate, seed, "trial", rung.share) for rate in rates)
         fresh = {
             trial.rate: ledger.goodness(trial) for trial in trials if trial.rate not in known and ledger.settled(trial)
         }
         known |= fresh
         if not fresh:
-            over = len(rates) == cell.trials and all(rate in known for rate in rates)
-            return Search(trials, over, choose(known, cell.method.learning_rate) if over else None)
+            return trials, known

@@ -175,7 +175,7 @@ class _Comparing:
 
         told = []
         for cell in self.schedule.cells:
-            finals, rates = self.schedule.finals(cell), [run.rate for run in self.schedule.trials(cell)]
+            finals, rates = self.schedule.finals(cell), {run.rate for run in self.schedule.trials(cell)}
             if finals and (edge := at_the_edge(finals[0].rate, rates)) is not None:
                 told.append(
                     f"{cell.place}: the chosen learning rate {finals[0].rate:g} is the {edge} of {len(rates)} tried; a "

@@ -129,6 +129,9 @@ class ComparisonConfig(BaseModel):
     minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Instead of `trials`: minutes of training that each method may search for, on each task from each checkpoint.
     Cheap methods then try more learning rates."""
+    halving: bool = False
+    """Search by successive halving: all learning rates for a quarter of the run, the better half of them for half of
+    it, and the better half of those for all of it."""
     learning_rates: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]] = {}
     """Grids other than the methods' own, by method: `{lora: [1e-4, 1e-3]}`; as many values as there are trials."""
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -316,6 +319,8 @@ def _check(config: ComparisonConfig) -> None:
                 f"learning_rates.{name}: {len(set(rates))} values for {config.trials} trials; every method gets as many"
             )
     _check_seeds(config)
+    if config.halving and config.minutes is None and config.trials < 2:
+        raise RecipeError("halving: a single learning rate is not tried but taken; give 2 trials or more")
     if (config.trials > 1 or config.minutes is not None) and any(task.holdout == 0 for task in config.task):
         raise RecipeError("task.holdout: 0 leaves nothing to choose by; keep a part, such as 0.1, or set trials to 1")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from graft.eval import power
 from graft.eval.metrics import METRICS
+from graft.recipes.allotment import length
 from graft.recipes.cells import Cell, Ledger, Planned
 from graft.recipes.comparison_config import ComparisonConfig
 from graft.recipes.execution import Executor, Job
@@ -108,7 +109,8 @@ def foresee(
     Raises:
         GraftError: A task or a checkpoint cannot be read.
     """
-    wanted = {cell: cell.trials + len(config.seeds) - 1 for cell in schedule.cells}
+    # Runs of each cell, and how much of a whole run each is on average: trials of successive halving are shorter.
+    wanted = {cell: sum(rung.trials for rung in cell.rungs) + len(config.seeds) - 1 for cell in schedule.cells}
     there = {cell: _finished(cell, schedule) for cell in schedule.cells}
     left = {cell: max(0, wanted[cell] - len(found)) for cell, found in there.items()}
     seconds = {
@@ -121,7 +123,8 @@ def foresee(
     for cell in untried:
         seconds.setdefault(cell, _like(cell, seconds))
     known = all(cell in seconds and math.isfinite(seconds[cell]) for cell in schedule.cells if left[cell])
-    total = sum(seconds[cell] * count for cell, count in left.items() if count) if known else None
+    whole = {cell: (length(cell) + len(config.seeds) - 1) / count for cell, count in wanted.items()}
+    total = sum(seconds[cell] * count * whole[cell] for cell, count in left.items() if count) if known else None
     return Prospect(
         runs=sum(wanted.values()),
         there=sum(min(wanted[cell], len(found)) for cell, found in there.items()),

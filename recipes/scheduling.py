@@ -126,11 +126,11 @@ class Schedule:
 
     def progress(self, cell: Cell) -> tuple[int, int]:
         """Runs of a cell that are settled, and runs in all; a trial that becomes a final run counts once."""
-        settled: dict[tuple[float, int], bool] = {}
+        settled: dict[tuple[float, int, float], bool] = {}
         for run in (*self.trials(cell), *self.finals(cell)):
-            key = (run.rate, run.seed)
+            key = (run.rate, run.seed, run.share)
             settled[key] = settled.get(key, False) or self.ledger.settled(run)
-        return sum(settled.values()), cell.trials + len(self._seeds[cell]) - 1
+        return sum(settled.values()), sum(rung.trials for rung in cell.rungs) + len(self._seeds[cell]) - 1
 
     def folders(self, cells: Sequence[Cell] | None = None) -> list[Path]:
         """Folders of all runs that are there, trials and final ones, each once."""

@@ -5,7 +5,7 @@ as if it had not been.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -86,6 +86,44 @@ def to_try(method: Method, trials: int, known: Known, seed: int) -> tuple[float,
     return tuple(tried)
 
 
+@dataclass(frozen=True)
+class Rung:
+    """A round of a search.
+
+    Attributes:
+        trials: How many learning rates are in it.
+        share: Of a run's length that each is trained for.
+    """
+
+    trials: int
+    share: float
+
+
+def rungs(trials: int, *, halving: bool) -> tuple[Rung, ...]:
+    """Lay out the rounds of a search: one, or by successive halving up to three (Jamieson and Talwalkar 2016).
+
+    With halving, all rates are trained for a quarter of the run, the better half of them for half of it, and the better
+    half of those for all of it. Each is a training of its own, whose learning rate comes to its end.
+
+    Args:
+        trials: Learning rates in the first round.
+        halving: Whether there are several.
+    """
+    if not halving or trials < 2:
+        return (Rung(trials, 1.0),)
+    shares = (0.25, 0.5, 1.0) if trials >= 4 else (0.5, 1.0)
+    return tuple(Rung(-(-trials // 2**number), share) for number, share in enumerate(shares))
+
+
+def best(known: Known, default: float, count: int) -> tuple[float, ...]:
+    """Name the best rates in ascending order, chosen as by `choose`; failed ones are left out."""
+    left, found = dict(known), list[float]()
+    while len(found) < count and (rate := choose(left, default)) is not None:
+        found.append(rate)
+        del left[rate]
+    return tuple(sorted(found))
+
+
 def choose(known: Known, default: float) -> float | None:
     """Choose the rate with the best holdout score; of equal ones that nearest to the default.
 
@@ -98,7 +136,7 @@ def choose(known: Known, default: float) -> float | None:
     return max(scored, key=lambda rate: (scored[rate], -abs(math.log(rate / default)), -rate))
 
 
-def at_the_edge(rate: float, tried: Sequence[float]) -> str | None:
+def at_the_edge(rate: float, tried: Collection[float]) -> str | None:
     """Tell whether the chosen rate is the lowest or highest of those tried, so that a better one may lie beyond."""
     if len(tried) < 2:
         return None

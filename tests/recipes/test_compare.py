@@ -407,3 +407,66 @@ def test_minutes_and_a_number_of_trials_exclude_each_other(settings, other):
     del settings["trials"]
     with pytest.raises(GraftError, match=f"minutes: .* as {next(iter(other))} does; give one of the two"):
         from_mapping({**settings, **other, "minutes": 3})
+
+
+HALVED = {"trials": 4, "halving": True, "schedule": {"steps": 8, "examples": 8}}
+
+
+def halved(here, name="lora"):
+    """Rates of each round's trials, and of the final runs' seeds."""
+    rounds = {}
+    for job in here.jobs:
+        if job.kind != "calibration" and job.recipe.method.name == name:
+            at = (job.kind, job.recipe.schedule.steps)
+            rounds.setdefault(at, []).append((job.recipe.optim.lr, job.recipe.seed))
+    return rounds
+
+
+def test_halving_trains_the_better_half_for_longer(here, settings, tmp_path):
+    compared = compare({**settings, **HALVED}, out=tmp_path / "out", costs=False)
+    rounds = halved(here)
+    sizes = {at: len(found) for at, found in rounds.items()}
+    assert sizes == {("trial", 2): 4, ("trial", 4): 2, ("trial", 8): 1, ("final", 8): 2}
+    scores = {
+        (read_record(folder).recipe["optim"]["lr"], read_record(folder).planned_steps): read_record(folder)
+        for folder in run_folders(tmp_path / "out")
+        if read_record(folder).recipe["method"]["name"] == "lora" and read_record(folder).recipe["seed"] == 1
+    }
+    quarter = {rate: record.scores["holdout"]["accuracy"] for (rate, steps), record in scores.items() if steps == 2}
+    kept = {rate for rate, _ in rounds["trial", 4]}
+    assert min(quarter[rate] for rate in kept) >= max(quarter[rate] for rate in quarter.keys() - kept)
+    assert {rate for rate, _ in rounds["trial", 8]} < kept
+    assert {rate for rate, _ in rounds["final", 8]} == {rate for rate, _ in rounds["trial", 8]}
+    result = next(result for result in compared.comparison.results if result.method == "lora")
+    assert (result.trials, result.chosen) == (4, {"optim.lr": rounds["final", 8][0][0]})
+
+
+def test_halving_goes_on_where_it_stopped_and_survives_failures(here, settings, tmp_path):
+    worst = []
+
+    def fails(job):
+        if job.recipe.method.name == "lora" and job.kind == "trial":
+            worst.append(job.recipe.optim.lr)
+            return "no memory" if job.recipe.optim.lr == worst[0] else None
+        return None
+
+    here.fails = fails
+    compared = compare({**settings, **HALVED}, out=tmp_path / "out", costs=False)
+    assert worst[0] not in {rate for rate, _ in halved(here)["trial", 4]}
+    assert any("no memory" in one.reason for one in compared.comparison.missing)
+    here.fails = lambda job: None
+    here.jobs.clear()
+    compare({**settings, **HALVED}, out=tmp_path / "out", costs=False)
+    assert len(halved(here)["trial", 2]) == 1  # the one that failed is tried again
+
+
+def test_a_plan_counts_the_shorter_trials_of_halving(here, takes, settings, tmp_path):
+    whole = foresee({**settings, "trials": 4}, out=tmp_path / "out")
+    shorter = foresee({**settings, **HALVED, "schedule": settings["schedule"]}, out=tmp_path / "out")
+    assert (whole.runs, shorter.runs) == (3 * 5, 3 * 8)
+    assert shorter.minutes == pytest.approx(whole.minutes * 4 / 5)
+
+
+def test_a_single_trial_cannot_be_halved(settings):
+    with pytest.raises(GraftError, match="halving: a single learning rate is not tried but taken"):
+        from_mapping({**settings, "trials": 1, "halving": True})

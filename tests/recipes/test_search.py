@@ -8,7 +8,7 @@ import pytest
 
 from graft.adapters.methods import METHODS
 from graft.errors import RecipeError
-from graft.recipes.search import Searched, at_the_edge, choose, grid, to_try, write_journal
+from graft.recipes.search import Searched, at_the_edge, best, choose, grid, rungs, to_try, write_journal
 
 LORA = METHODS["lora"]
 
@@ -110,3 +110,19 @@ def test_without_optuna_a_dozen_works_and_more_says_what_to_install(monkeypatch)
     assert len(to_try(LORA, 12, {}, 1)) == 12
     with pytest.raises(RecipeError, match=r"graft-nlp\[search\]"):
         to_try(LORA, 13, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [(2, [(2, 0.5), (1, 1.0)]), (4, [(4, 0.25), (2, 0.5), (1, 1.0)]), (9, [(9, 0.25), (5, 0.5), (3, 1.0)])],
+)
+def test_successive_halving_lays_out_rounds(trials, expected):
+    assert [(rung.trials, rung.share) for rung in rungs(trials, halving=True)] == expected
+    assert [(rung.trials, rung.share) for rung in rungs(trials, halving=False)] == [(trials, 1.0)]
+
+
+def test_the_best_rates_are_those_that_would_be_chosen_one_after_the_other():
+    known = {1e-4: 70.0, 1e-3: 80.0, 1e-2: None, 1e-5: 80.0, 1e-1: 60.0}
+    assert best(known, 1e-3, 1) == (choose(known, 1e-3),) == (1e-3,)
+    assert best(known, 1e-3, 3) == (1e-5, 1e-4, 1e-3)
+    assert best(known, 1e-3, 9) == (1e-5, 1e-4, 1e-3, 1e-1)
