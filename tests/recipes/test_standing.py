@@ -27,7 +27,7 @@ def found(score, seconds=10.0):
 @pytest.fixture
 def comparison():
     """Two cells of three runs each, of which two runs of the first one are there."""
-    cells = [Cell("words", "tiny", label, None, 1, None) for label in ("full", "lora")]
+    cells = [Cell("words", "tiny", label, None, 1, False, None) for label in ("full", "lora")]
     runs = {cell: [Planned(cell, 1e-3, seed, "final") for seed in (1, 2, 3)] for cell in cells}
     there = {runs[cells[0]][0]: found(80.0), runs[cells[0]][1]: found(83.0)}
     schedule = SimpleNamespace(
