@@ -18,7 +18,9 @@ _MANY = 10**9
 """Examples, or seeds, that stand for any number of them."""
 
 
-def half_width(components: Components, seeds: int, examples: int, alpha: float, methods: int = 1) -> float:
+def half_width(
+    components: Components, seeds: int, examples: int, alpha: float, methods: int = 1, flip: float = 0.0
+) -> float:
     """Half-width of the interval to expect, in points.
 
     Args:
@@ -27,22 +29,25 @@ def half_width(components: Components, seeds: int, examples: int, alpha: float, 
         examples: How many.
         alpha: Probability that any of the intervals misses.
         methods: Contrasts with the reference that hold together, at Sidak's level.
+        flip: As for `paired`: what one example decided otherwise changes in a sum over examples.
 
     Returns:
         The mean over what may be observed.
     """
     level = _single_level(alpha, methods)
-    return float(np.mean([outcome.half_width(level) for outcome in _outcomes(components, seeds, examples)]))
+    return float(np.mean([outcome.half_width(level) for outcome in _outcomes(components, seeds, examples, flip)]))
 
 
-def limit(components: Components, examples: int, alpha: float, methods: int = 1) -> float:
+def limit(components: Components, examples: int, alpha: float, methods: int = 1, flip: float = 0.0) -> float:
     """Half-width that no number of seeds gets below, in points."""
     variance = components.example / examples
-    known = Uncertainty(variance, 0.0, math.inf, examples - 1, variance)
+    known = Uncertainty(variance, 0.0, math.inf, examples - 1, variance, flip / examples)
     return known.half_width(_single_level(alpha, methods))
 
 
-def chance(components: Components, seeds: int, examples: int, margin: float, alpha: float, methods: int = 1) -> float:
+def chance(
+    components: Components, seeds: int, examples: int, margin: float, alpha: float, methods: int = 1, flip: float = 0.0
+) -> float:
     """Probability that a method which does not differ is shown to be equivalent within ± the margin.
 
     Args:
@@ -52,30 +57,35 @@ def chance(components: Components, seeds: int, examples: int, margin: float, alp
         margin: In points.
         alpha: Probability that any of the intervals misses.
         methods: Contrasts with the reference that hold together, at Sidak's level.
+        flip: As for `paired`: what one example decided otherwise changes in a sum over examples.
     """
     level = _single_level(alpha, methods)
     deviation = math.sqrt(_variance(components, seeds, examples))
-    room = [margin - outcome.half_width(level) for outcome in _outcomes(components, seeds, examples)]
+    room = [margin - outcome.half_width(level) for outcome in _outcomes(components, seeds, examples, flip)]
     inside = [0.0 if left <= 0 else 1.0 - 2.0 * stats.norm.sf(left / deviation) if deviation else 1.0 for left in room]
     return float(np.mean(inside))
 
 
-def examples_needed(components: Components, seeds: int, margin: float, alpha: float, methods: int = 1) -> int | None:
+def examples_needed(
+    components: Components, seeds: int, margin: float, alpha: float, methods: int = 1, flip: float = 0.0
+) -> int | None:
     """Tell with how many examples as many seeds would probably show equivalence.
 
     Returns:
         The smallest number for which `chance` is 0.8; none if no number of examples is enough.
     """
-    return _smallest(lambda examples: chance(components, seeds, examples, margin, alpha, methods) >= CHANCE, 2)
+    return _smallest(lambda examples: chance(components, seeds, examples, margin, alpha, methods, flip) >= CHANCE, 2)
 
 
-def seeds_needed(components: Components, examples: int, margin: float, alpha: float, methods: int = 1) -> int | None:
+def seeds_needed(
+    components: Components, examples: int, margin: float, alpha: float, methods: int = 1, flip: float = 0.0
+) -> int | None:
     """Tell with how many seeds as many examples would probably show equivalence.
 
     Returns:
         The smallest number, 2 or more, for which `chance` is 0.8; none if no number of seeds is enough.
     """
-    return _smallest(lambda seeds: chance(components, seeds, examples, margin, alpha, methods) >= CHANCE, 2)
+    return _smallest(lambda seeds: chance(components, seeds, examples, margin, alpha, methods, flip) >= CHANCE, 2)
 
 
 def expected_components(metric: str, examples: int, level: float) -> Components:
@@ -121,19 +131,19 @@ def _variance(components: Components, seeds: int, examples: int) -> float:
     return components.seed / seeds + components.example / examples + components.residual / (seeds * examples)
 
 
-def _outcomes(components: Components, seeds: int, examples: int) -> list[Uncertainty]:
+def _outcomes(components: Components, seeds: int, examples: int, flip: float) -> list[Uncertainty]:
     """What may be estimated, at evenly spaced quantiles of the seeds' mean square; example squares hardly vary."""
     judged_by_examples = components.example / examples
     examples_only = judged_by_examples + components.residual / (seeds * examples)
     if seeds < 2:
-        return [Uncertainty(examples_only, 0.0, math.inf, examples - 1, examples_only)]
+        return [Uncertainty(examples_only, 0.0, math.inf, examples - 1, examples_only, flip / examples)]
     expected = components.seed / seeds + components.residual / (seeds * examples)
     squares = stats.chi2.ppf((np.arange(_POINTS) + 0.5) / _POINTS, seeds - 1) / (seeds - 1)
     found = []
     for judged_by_seeds in expected * squares:
         total = judged_by_seeds + judged_by_examples
         share = judged_by_seeds / total if total else 0.0
-        found.append(Uncertainty(total, share, seeds - 1, examples - 1, examples_only))
+        found.append(Uncertainty(total, share, seeds - 1, examples - 1, examples_only, flip / examples))
     return found
 
 

@@ -6,7 +6,7 @@ from graft.eval import power
 from graft.eval.comparability import place
 from graft.eval.comparison import Power, Result
 from graft.eval.influence import flip
-from graft.eval.paired import Components, Uncertainty
+from graft.eval.paired import Components
 from graft.eval.results import Question, unit_of
 
 SEEDS = (2, 3, 5, 10, 20, 50)
@@ -28,16 +28,16 @@ def prospect(result: Result, question: Question, methods: int) -> Power | None:
         return None
     parts = Components(result.components.seed, result.components.example, result.components.residual)
     level, examples = question.level, result.examples
-    floor = _floor(result, level, methods)
+    counted = flip(result.metric)
     widths = {
-        str(seeds): max(power.half_width(parts, seeds, examples, level, methods), floor)
+        str(seeds): power.half_width(parts, seeds, examples, level, methods, counted)
         for seeds in sorted({*SEEDS, len(result.seeds)})
     }
-    least = max(power.limit(parts, examples, level, methods), floor)
+    least = power.limit(parts, examples, level, methods, counted)
     if question.margin is None or result.size in ("equivalent", "not equivalent"):
         needed = None
     else:
-        needed = power.examples_needed(parts, len(result.seeds), question.margin, level, methods)
+        needed = power.examples_needed(parts, len(result.seeds), question.margin, level, methods, counted)
     return Power(
         task=result.task,
         model=result.model,
@@ -47,12 +47,6 @@ def prospect(result: Result, question: Question, methods: int) -> Power | None:
         examples_needed=needed,
         sentence=_sentence(result, question, parts, widths[str(len(result.seeds))], least, needed, methods),
     )
-
-
-def _floor(result: Result, level: float, methods: int) -> float:
-    """Half-width that as many examples cannot get below, even if all that were seen agree."""
-    single = -math.expm1(math.log1p(-level) / max(methods, 1))  # Sidak's level of one interval among several
-    return Uncertainty(0.0, 0.0, math.inf, math.inf, 0.0, flip(result.metric) / result.examples).half_width(single)
 
 
 def _sentence(
@@ -77,7 +71,7 @@ def _sentence(
     if result.size in ("equivalent", "not equivalent"):
         return f"{start}; ±{margin:g} is decided"
     if least < margin:
-        seeds = power.seeds_needed(parts, result.examples, margin, question.level, methods)
+        seeds = power.seeds_needed(parts, result.examples, margin, question.level, methods, flip(result.metric))
         how = [f"about {seeds} seeds"] if seeds is not None else []
     else:
         start += f", so that ±{margin:g} cannot be decided by more seeds"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.eval import power
+from graft.eval.influence import flip
 from graft.eval.metrics import METRICS
 from graft.recipes.allotment import length
 from graft.recipes.cells import Cell, Ledger, Planned
@@ -149,12 +150,13 @@ def decidable(config: ComparisonConfig, stock: Stock) -> tuple[Decidable, ...]:
         metric = config.metric or data.task.metrics[0]
         examples = len(next(iter(data.validation.values())))
         parts = power.expected_components(metric, examples, _LEVELS.get(metric, 85.0))
-        width = power.half_width(parts, seeds, examples, config.alpha, methods)
-        least = power.limit(parts, examples, config.alpha, methods)
+        counted = flip(metric)
+        width = power.half_width(parts, seeds, examples, config.alpha, methods, counted)
+        least = power.limit(parts, examples, config.alpha, methods, counted)
         more_examples = more_seeds = None
         if config.margin is not None and METRICS[metric].scale == 100.0:
-            more_examples = power.examples_needed(parts, seeds, config.margin, config.alpha, methods)
-            more_seeds = power.seeds_needed(parts, examples, config.margin, config.alpha, methods)
+            more_examples = power.examples_needed(parts, seeds, config.margin, config.alpha, methods, counted)
+            more_seeds = power.seeds_needed(parts, examples, config.margin, config.alpha, methods, counted)
         told = _sentence(task.name, examples, config, width, least, more_examples, more_seeds)
         found.append(Decidable(task.name, metric, examples, width, least, more_examples, more_seeds, told))
     points = [one for one in found if METRICS[one.metric].scale == 100.0]

@@ -81,3 +81,13 @@ def test_guesses_exist_for_every_metric_and_shrink_with_examples_and_near_perfec
             assert expected_components(metric, 1000, 97.0).example < guess.example
     with pytest.raises(KeyError):
         expected_components("bleu", 1000, 30.0)
+
+
+def test_where_everything_agrees_what_was_never_seen_bounds_what_can_be_shown():
+    nothing = Components(0.0, 0.0, 0.0)
+    rare = -math.log(0.05 / 2)  # examples on which two methods may differ without one of those seen telling
+    assert half_width(nothing, 3, 400, 0.05, flip=100.0) == pytest.approx(100 * rare / 400)
+    assert limit(nothing, 400, 0.05, flip=100.0) == pytest.approx(100 * rare / 400)
+    assert examples_needed(nothing, 3, 1.0, 0.05, flip=100.0) == math.ceil(100 * rare)
+    assert seeds_needed(nothing, 300, 1.0, 0.05, flip=100.0) is None
+    assert seeds_needed(nothing, 300, 1.0, 0.05) == 2
