@@ -15,7 +15,7 @@ from graft.adapters.config import ModelConfig
 from graft.adapters.families import family_of
 from graft.errors import CheckpointError, nearest
 from graft.files import fingerprint, inside, sha256_file
-from graft.hub import OFFLINE, unreachable
+from graft.hub import OFFLINE, failure, one_line, unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -246,8 +246,10 @@ def _download(hub_id: str, revision: str | None) -> Path:
             f"model.name: {hub_id!r}{at} is no local folder and not in the Hub's cache, and "
             f"{silent or 'the Hub cannot be reached'}{hint or advice}"
         ) from error
-    except OSError as error:  # every other failure of the Hub's client: HTTP statuses, timeouts, a full disk
-        raise CheckpointError(f"model.name: cannot fetch {hub_id!r}{at} ({error}){hint}") from error
+    except Exception as error:  # every other failure of the Hub's client: HTTP statuses, timeouts, a full disk
+        if failure(error) is None and not isinstance(error, OSError):
+            raise
+        raise CheckpointError(f"model.name: cannot fetch {hub_id!r}{at} ({one_line(str(error))}){hint}") from error
     return _with_weights(Path(snapshot), hub_id + at)
 
 

@@ -9,6 +9,7 @@ import time
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 
 from graft import cli, hub
 from graft.adapters import checkpoint as module
@@ -175,3 +176,31 @@ def test_a_prefix_on_an_architecture_that_refuses_it(tiny, put_tokenizer, refuse
     assert message == (
         "method: prefix does not work on distilbert, which takes no past keys and values; use bottleneck or lora"
     )
+
+
+class Silence(HfHubHTTPError.__bases__[0]):
+    """An error of the HTTP library that the Hub's client uses, whichever that is."""
+
+    def __init__(self):
+        Exception.__init__(self, "timed out")
+
+
+@pytest.mark.parametrize("named", [OSError("[Errno 28] No space left on device"), Silence()], ids=["disk", "HTTP"])
+def test_whatever_fails_while_a_checkpoint_is_fetched_is_one_message(monkeypatch, named):
+    def fails(*_, **__):
+        raise named
+
+    monkeypatch.setattr(module, "unreachable", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(CheckpointError, match=r"model\.name: cannot fetch 'me/words' \(.*(No space|timed out)"):
+        resolve(ModelConfig(name="me/words"))
+
+
+def test_a_bug_while_a_checkpoint_is_fetched_is_no_failure_of_the_hub(monkeypatch):
+    def fails(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "unreachable", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(ZeroDivisionError):
+        resolve(ModelConfig(name="me/words"))
