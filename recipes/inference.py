@@ -13,11 +13,15 @@ from graft.recipes.run import LoadedRun, load, refuse_language_model
 log = logging.getLogger(__name__)
 
 
-def ready(run: Path) -> LoadedRun:
+def ready(run: str | Path) -> LoadedRun:
     """Load a run for prediction; what it says equals what it was scored by, but for the last bits.
+
+    Args:
+        run: As for `graft.recipes.run.load`.
 
     Raises:
         RunError: The folder is no finished run, or a language model, which predicts no class and no score.
+        GraftError: As for `graft.recipes.run.load`.
     """
     loaded = load(run)
     refuse_language_model(loaded.folder, loaded.record)

@@ -23,7 +23,7 @@ class Request:
     """What to predict.
 
     Attributes:
-        run: The run folder.
+        run: The run folder, or a repository's name on the Hub.
         texts: Texts, or the first texts of pairs.
         pairs: The second texts of pairs.
         file: A file of examples, with the task's text columns.
@@ -33,7 +33,7 @@ class Request:
         quiet: Show no progress.
     """
 
-    run: Path
+    run: str | Path
     texts: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
     file: Path | None = None
@@ -53,10 +53,13 @@ def main(request: Request) -> int:
     def action() -> None:
         _check(request)
         launch.log_to_stderr(quiet=request.quiet)
+        from graft.recipes.pull import find
+
+        run = find(request.run)
         if request.file is not None and request.out is not None:
-            _predict_file(request, request.file, request.out)
+            _predict_file(request, run, request.file, request.out)
         else:
-            _predict_texts(request)
+            _predict_texts(request, run)
 
     return launch.guarded(action, after_interruption="nothing was written")
 
@@ -91,14 +94,14 @@ def _check(request: Request) -> None:
         raise GraftError(f"--out {request.out}: is the file that is read; choose another name")
 
 
-def _predict_texts(request: Request) -> None:
+def _predict_texts(request: Request, run: Path) -> None:
     """Predict the texts of the command line, and print."""
     from graft.recipes.inference import batch_tokens, ready, warn_of_cuts
 
-    columns = _columns(request.run)
+    columns = _columns(run)
     _check_pairs(request, columns)
     texts = list(zip(request.texts, request.pairs, strict=True)) if len(columns) == 2 else list(request.texts)
-    loaded = ready(request.run)
+    loaded = ready(run)
     encoded = loaded.encode(texts)
     predictions = loaded.judge(encoded, request.batch_tokens or batch_tokens(loaded))
     warn_of_cuts(encoded.truncated, len(texts), loaded)
@@ -115,16 +118,16 @@ def _predict_texts(request: Request) -> None:
     print_table(headings, cells)
 
 
-def _predict_file(request: Request, file: Path, out: Path) -> None:
+def _predict_file(request: Request, run: Path, file: Path, out: Path) -> None:
     """Predict a file's rows, and write them with their predictions."""
     from graft.eval.records import read_record
     from graft.recipes.file_prediction import predict_file  # torch, so only once the file is known to be right
     from graft.recipes.inference import ready
 
-    found = survey(file, out, _columns(request.run))
-    classes = read_record(request.run).data.label_names
+    found = survey(file, out, _columns(run))
+    classes = read_record(run).data.label_names
     refuse_taken(file, found, added(classes, flat=out.suffix.lower() in FLAT))
-    loaded = ready(request.run)
+    loaded = ready(run)
     tally = predict_file(loaded, file, out, found, tokens=request.batch_tokens, quiet=request.quiet)
     if request.as_json:
         told = {"out": str(out), "rows": tally.rows, "truncated": tally.truncated}

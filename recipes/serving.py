@@ -31,7 +31,7 @@ class Request:
     """What to serve.
 
     Attributes:
-        run: The run folder.
+        run: The run folder, or a repository's name on the Hub.
         host: The address to listen at.
         port: The port; 0 takes a free one.
         max_batch: Examples of a request, at most.
@@ -41,7 +41,7 @@ class Request:
         check: Answer one example without listening, and stop.
     """
 
-    run: Path
+    run: str | Path
     host: str = "127.0.0.1"
     port: int = 8000
     max_batch: int = Limits.batch

@@ -86,7 +86,7 @@ def plan(flags: tuple[str, ...]) -> int:
         "graft predict RUN --file pairs.csv --out predicted.jsonl",
     )
 )
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=click.Path(file_okay=False))
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="A text; may be given again.")
 @click.option("--text-pair", "pairs", multiple=True, metavar="TEXT", help="The second text of a pair, one per --text.")
 @click.option("--file", type=click.Path(path_type=Path), help="Examples, in columns named as in the run's task.")
@@ -97,8 +97,9 @@ def plan(flags: tuple[str, ...]) -> int:
 def predict(**asked: Any) -> int:
     """Predict texts or a file with a finished run.
 
-    RUN is a run folder. Files are jsonl, csv, tsv or parquet of any size; every column and the order of rows are kept.
-    A row that cannot be read gets no prediction, and says why under "error".
+    RUN is a run folder, or what graft push published: user/name. Files are jsonl, csv, tsv or parquet of any size;
+    every column and the order of rows are kept. A row that cannot be read gets no prediction, and says why under
+    "error".
     """
     from graft.recipes import prediction
 
@@ -106,7 +107,7 @@ def predict(**asked: Any) -> int:
 
 
 @graft.command(epilog=_example("graft serve RUN --port 8000 --max-batch 64 --check"))
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=click.Path(file_okay=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--max-batch", type=_COUNT, default=256, show_default=True, help="Examples of a request, at most.")
@@ -117,8 +118,8 @@ def predict(**asked: Any) -> int:
 def serve(**asked: Any) -> int:
     """Serve a run over HTTP: /predict, /health, /metrics and, for people, /docs.
 
-    RUN is a run folder. It answers until Ctrl-C or SIGTERM, and finishes what is under way then. There is no
-    authentication: put it behind a proxy that has one before others can reach it.
+    RUN is a run folder, or what graft push published: user/name. It answers until Ctrl-C or SIGTERM, and finishes what
+    is under way then. There is no authentication: put it behind a proxy that has one before others can reach it.
     """
     from graft.recipes import serving
 

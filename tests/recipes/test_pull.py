@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from graft import load, train
 from graft.errors import GraftError, RunError
+from graft.recipes import prediction
 from graft.recipes.export import export
 from graft.recipes.options import RunOptions
 from graft.recipes.pull import pull
@@ -188,3 +189,20 @@ def test_what_is_no_export_is_not_replaced(hub: HubDouble, exported: Path, tmp_p
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     assert "no earlier export" in refused(out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_predictions_of_a_published_run_need_its_name_alone(
+    hub: HubDouble, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for run in (str(exported), NAME):
+        assert prediction.main(prediction.Request(run, texts=("w1 w2 w3",), as_json=True)) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"text": "w1 w2 w3"}) + "\n")
+    asked = prediction.Request(NAME, file=rows, out=tmp_path / "out.jsonl", quiet=True)
+    assert prediction.main(asked) == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["prediction"] == said[0][0]["prediction"]
+    assert prediction.main(prediction.Request("me/nothing", texts=("w1",))) == 2
+    assert "me/nothing" in capsys.readouterr().err
