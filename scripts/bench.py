@@ -238,7 +238,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="GLUE's files; without them, pocket tasks of such lengths")
     parser.add_argument("--rounds", type=int, default=5, help="segments of each contestant (default: 5)")
-    parser.add_argument("--only", default="", help="measure rows whose name holds this text")
+    parser.add_argument("--only", nargs="*", default=[""], help="measure rows whose names hold one of these texts")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--alone", nargs=2, metavar=("NAME", "SETTINGS"), help=argparse.SUPPRESS)
@@ -251,7 +251,7 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     for task, method, settings in rows(given.data):
         file = given.out / f"{task} {method}.json"
-        if given.write_only or given.only not in file.stem or file.exists():
+        if given.write_only or file.exists() or not any(part in file.stem for part in given.only):
             continue
         sys.stderr.write(f"{file.stem}\n")
         file.write_text(json.dumps(take(settings, given.rounds)))

@@ -57,3 +57,15 @@ def test_the_package_offers_its_three_names_and_refuses_others() -> None:
     assert graft.Recipe is Recipe
     with pytest.raises(AttributeError, match="compair"):
         graft.compair  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["by itself", "count", "policy"],
+)
+def test_threads_that_wait_leave_the_processor_to_others_unless_the_user_says_otherwise(given, expected):
+    bare = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import graft, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=bare | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]

@@ -10,6 +10,7 @@
 Nothing heavy is imported before it is used.
 """
 
+import os
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ __all__ = [
 ]
 
 __version__ = metadata.version("graft-nlp")
+
+# GNU OpenMP's threads wait busily for one another, which takes the processor from whatever else it runs: two threads on
+# two busy cores need twice the time. It reads this when torch is imported; a quiet machine loses nothing by it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _PLACES = {
     "Recipe": "graft.recipes.recipe",
