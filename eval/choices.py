@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graft.eval.folders import FoundRun
-from graft.eval.grouping import LEARNING_RATE, Group, settings_of
+from graft.eval.grouping import LEARNING_RATE, Group, identity, settings_of
 
 _LENGTH = ("schedule.epochs", "schedule.steps")
 """What trials of successive halving differ in, and what is not chosen by them."""
@@ -18,7 +18,7 @@ class Choice:
 
     Attributes:
         values: The chosen ones by dotted name; empty where nothing was searched.
-        trials: Learning rates among which they were chosen; 0 where there are none.
+        trials: Different settings among which they were chosen; 0 where there are none.
     """
 
     values: dict[str, Any]
@@ -84,7 +84,7 @@ def _choice(group: Group, trials: Sequence[FoundRun]) -> Choice:
         if key not in _LENGTH and len({json.dumps(settings.get(key)) for settings in (*tried, group.settings)}) > 1
     }
     seeds = {trial.seed for trial in trials}
-    rates = {settings.get(LEARNING_RATE) for settings in tried}
+    different = {identity(settings, _LENGTH) for settings in tried}
     if any(run.seed in seeds for run in group.runs):  # the chosen trial became a final run
-        rates.add(group.settings.get(LEARNING_RATE))
-    return Choice(values, len(rates))
+        different.add(identity(group.settings, _LENGTH))
+    return Choice(values, len(different))

@@ -1,7 +1,7 @@
 """Finding finished runs below folders: which are final, which are trials, and which cannot be used."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graft.errors import RunError
@@ -68,6 +68,13 @@ class FoundRuns:
     trials: tuple[FoundRun, ...]
     missing: tuple[Missing, ...]
     warnings: tuple[str, ...]
+
+    def with_trials(self, folders: Collection[Path]) -> "FoundRuns":
+        """The same runs, where those in some folders count as trials whatever their records say."""
+        tried = {folder.resolve() for folder in folders}
+        moved = tuple(run for run in self.finals if run.folder.resolve() in tried)
+        finals = tuple(run for run in self.finals if run not in moved)
+        return replace(self, finals=finals, trials=(*self.trials, *moved))
 
 
 def find_runs(folders: Sequence[Path]) -> FoundRuns:

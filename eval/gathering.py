@@ -5,7 +5,7 @@ Nothing but run folders is read, so that runs made elsewhere and gathered count 
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +50,12 @@ class Gathered:
     warnings: tuple[str, ...]
 
 
-def gather(folders: Sequence[Path]) -> Gathered:
+def gather(folders: Sequence[Path], tried: Collection[Path] = ()) -> Gathered:
     """Read the finished runs in some folders and put them together by method.
 
     Args:
         folders: Run folders, or folders that hold them one or two levels deep.
+        tried: Folders of runs that count as trials, whatever their records say.
 
     Returns:
         The final runs by task, model and method, and what was chosen for each by trials.
@@ -62,7 +63,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     Raises:
         RunError: There are none, or runs on one task cannot be compared with each other.
     """
-    found = find_runs(folders)
+    found = find_runs(folders).with_trials(tried)
     if not found.finals:
         raise RunError(_nothing(folders, found))
     models = name_models(found.finals)
@@ -83,6 +84,7 @@ def compare_runs(
     level: float | None = None,
     looks: int = 1,
     missing: Sequence[Missing] = (),
+    tried: Collection[Path] = (),
 ) -> Comparison:
     """Say what finished runs support: every method against the reference, on every task and over all.
 
@@ -95,6 +97,8 @@ def compare_runs(
         level: What is left of `alpha` for this look at the data, where there are several; none means all of it.
         looks: How often the data were looked at, this time included.
         missing: Runs that are known to be missing, as those that failed; they are passed on.
+        tried: Folders of runs that count as trials here, whatever their records say: another comparison may have made
+            them its final runs.
 
     Returns:
         The comparison.
@@ -104,7 +108,7 @@ def compare_runs(
             out of its range.
     """
     _check(margin, alpha, level)
-    gathered = gather(folders)
+    gathered = gather(folders, tried)
     runs = [run for group in gathered.groups for run in group.runs]
     check_metric(metric, runs)
     _check_reference(gathered.groups, reference)

@@ -7,6 +7,7 @@ from graft.recipes import hardware
 from graft.recipes.building import build, gather
 from graft.recipes.cost import Trial
 from graft.recipes.recipe import Recipe
+from graft.recipes.speed import kept_at
 from graft.recipes.stock import Stock
 
 _STEPS = 3
@@ -34,6 +35,7 @@ def calibrate(recipe: Recipe, stock: Stock) -> dict[str, float]:
     try:
         accelerator = hardware.accelerator(materials.recipe.device)
         state = build(materials, accelerator.device)
+        kept = kept_at(state) is not None
         trial = Trial(state, accelerator)
         lengths = {name: encoded.lengths for name, encoded in materials.encoded.items()}
         steps = sorted(trial.epoch(), key=lambda rows: int(lengths["train"][rows].sum()))
@@ -47,6 +49,8 @@ def calibrate(recipe: Recipe, stock: Stock) -> dict[str, float]:
     evaluations = -(-state.total_steps // every)
     scored = float(lengths["holdout"].sum()) * evaluations if "holdout" in lengths else 0.0
     tokens = mean * state.total_steps + _FORWARD * scored
+    if kept:  # what a step takes is a forward pass, and later epochs look up what the first one computed
+        tokens = mean * min(state.total_steps, state.epoch_steps) + scored / evaluations
     return {
         "seconds": per_token * tokens,
         "steps": float(state.total_steps),

@@ -49,6 +49,11 @@ class Cell:
         return rungs(self.trials, halving=self.halving)
 
     @property
+    def length(self) -> float:
+        """How many whole runs the search takes."""
+        return sum(rung.trials * rung.share for rung in self.rungs)
+
+    @property
     def place(self) -> str:
         """Task, model and method, for messages."""
         return f"{self.task}, {Path(self.model).name}, {self.label}"
@@ -192,12 +197,15 @@ def search(cell: Cell, seed: int, ledger: Ledger) -> Search:
     if len(known) < cell.trials:
         return Search(trials, over=False, rate=None)
     for rung in later:
-        rates = best(known, cell.method.learning_rate, rung.trials)
-        round_ = tuple(Planned(cell, rate, seed, "trial", rung.share) for rate in rates)
-        trials += round_
-        known = {trial.rate: ledger.goodness(trial) for trial in round_ if ledger.settled(trial)}
-        if len(known) < len(round_):
-            return Search(trials, over=False, rate=None)
+        left, known = known, {}
+        while left and not any(score is not None for score in known.values()):  # where all failed, the next best
+            rates = best(left, cell.method.learning_rate, rung.trials)
+            round_ = tuple(Planned(cell, rate, seed, "trial", rung.share) for rate in rates)
+            trials += round_
+            known = {trial.rate: ledger.goodness(trial) for trial in round_ if ledger.settled(trial)}
+            if len(known) < len(round_):
+                return Search(trials, over=False, rate=None)
+            left = {rate: score for rate, score in left.items() if rate in set(left) - set(rates) and score is not None}
     return Search(trials, over=True, rate=choose(known, cell.method.learning_rate))
 
 

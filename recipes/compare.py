@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import RunError
+from graft.errors import RecipeError, RunError
 from graft.recipes import launch
 from graft.recipes.comparison_config import MOST_GRID, ComparisonConfig, from_mapping
 from graft.recipes.comparison_options import CompareOptions, parse
@@ -154,6 +154,7 @@ class _Comparing:
             level=level,
             looks=looks,
             missing=missing,
+            tried=self.schedule.tried(),
         )
 
     def _check_reference(self) -> None:
@@ -196,7 +197,7 @@ class _Comparing:
 
         searches = {}
         for cell in self.schedule.cells:
-            trials = self.schedule.trials(cell)
+            trials = [run for run in self.schedule.trials(cell) if run.share == cell.rungs[0].share]
             known = {run.rate: self.schedule.ledger.goodness(run) for run in trials}
             searches[cell.place] = Searched(cell.method, tuple(run.rate for run in trials), known)
         path = self.options.out / STATE / f"search-{self.config.digest[:12]}.journal"
@@ -213,16 +214,22 @@ def _prepared(config: ComparisonConfig, options: CompareOptions) -> Iterator[_Co
     from graft.recipes.scheduling import Schedule
     from graft.recipes.stock import Stock
 
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.minutes is not None and processes > 1:
+        raise RecipeError(
+            "minutes: several processes that make each run together would each measure another time; give trials"
+        )
     stock = Stock()
     cells = lay_out(config)
-    ledger = Ledger(options.out, stock, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    ledger = Ledger(options.out, stock, processes=processes)
     Schedule(
         cells, config.seeds, ledger
     ).due()  # what is wrong with a task or a checkpoint shows before anything begins
     executor = _executor(config, options, cells[0].recipe.device)
     try:
-        page = options.out / STATE / f"trials-{config.digest[:12]}.json"
-        schedule = Schedule(allot(config, cells, executor, options.out, page), config.seeds, ledger)
+        if config.minutes is not None:
+            cells = allot(config.minutes, cells, executor, options.out, options.out / STATE / "trials.json")
+        schedule = Schedule(cells, config.seeds, ledger)
         prompt = None if options.executor == "slurm" else executor
         prospect = foresee_all(config, schedule, stock, prompt, executor.size, options.out)
         yield _Comparing(config, options, schedule, executor, prospect)

@@ -36,6 +36,8 @@ from graft.recipes.recipe import (
 from graft.recipes.refusal import explain
 from graft.recipes.strategies import Constant, StrategyConfig
 
+LEAST_HALVED = 4
+"""Trials from which on successive halving saves something."""
 MOST_GRID = 12
 """Trials up to which a fixed grid is searched; a sampler pays only beyond."""
 
@@ -319,8 +321,10 @@ def _check(config: ComparisonConfig) -> None:
                 f"learning_rates.{name}: {len(set(rates))} values for {config.trials} trials; every method gets as many"
             )
     _check_seeds(config)
-    if config.halving and config.minutes is None and config.trials < 2:
-        raise RecipeError("halving: a single learning rate is not tried but taken; give 2 trials or more")
+    if config.halving and config.minutes is None and config.trials < LEAST_HALVED:
+        raise RecipeError(
+            f"halving: {config.trials} learning rates gain nothing by it; give {LEAST_HALVED} trials or more"
+        )
     if (config.trials > 1 or config.minutes is not None) and any(task.holdout == 0 for task in config.task):
         raise RecipeError("task.holdout: 0 leaves nothing to choose by; keep a part, such as 0.1, or set trials to 1")
 

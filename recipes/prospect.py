@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from graft.eval import power
+from graft.eval.folders import FoundRun
 from graft.eval.influence import flip
 from graft.eval.metrics import METRICS
-from graft.recipes.allotment import length
-from graft.recipes.cells import Cell, Ledger, Planned
+from graft.recipes.cells import Cell, Planned
 from graft.recipes.comparison_config import ComparisonConfig
 from graft.recipes.execution import Executor, Job
 from graft.recipes.scheduling import Schedule
@@ -110,22 +110,22 @@ def foresee(
     Raises:
         GraftError: A task or a checkpoint cannot be read.
     """
-    # Runs of each cell, and how much of a whole run each is on average: trials of successive halving are shorter.
     wanted = {cell: sum(rung.trials for rung in cell.rungs) + len(config.seeds) - 1 for cell in schedule.cells}
     there = {cell: _finished(cell, schedule) for cell in schedule.cells}
     left = {cell: max(0, wanted[cell] - len(found)) for cell, found in there.items()}
     seconds = {
-        cell: statistics.fmean(run.record.train_seconds for run in found) for cell, found in there.items() if found
+        cell: statistics.fmean(run.record.train_seconds / share for run, share in found)
+        for cell, found in there.items()
+        if found
     }
-    trainable = {cell: found[0].record.parameters.trainable for cell, found in there.items() if found}
+    trainable = {cell: found[0][0].record.parameters.trainable for cell, found in there.items() if found}
     untried = [cell for cell in schedule.cells if left[cell] and cell not in seconds]
     for cell, figures in (_calibrated(untried, executor, out) if executor else {}).items():
         seconds[cell], trainable[cell] = figures["seconds"], int(figures["trainable"])
     for cell in untried:
         seconds.setdefault(cell, _like(cell, seconds))
     known = all(cell in seconds and math.isfinite(seconds[cell]) for cell in schedule.cells if left[cell])
-    whole = {cell: (length(cell) + len(config.seeds) - 1) / count for cell, count in wanted.items()}
-    total = sum(seconds[cell] * count * whole[cell] for cell, count in left.items() if count) if known else None
+    total = sum(seconds[cell] * schedule.work_left(cell) for cell, count in left.items() if count) if known else None
     return Prospect(
         runs=sum(wanted.values()),
         there=sum(min(wanted[cell], len(found)) for cell, found in there.items()),
@@ -172,12 +172,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _finished(cell: Cell, schedule: Schedule) -> list[Any]:
-    """A cell's runs that are there, each once."""
+def _finished(cell: Cell, schedule: Schedule) -> list[tuple[FoundRun, float]]:
+    """A cell's runs that are there, each once, and how much of a whole run each is."""
     wanted: Sequence[Planned] = (*schedule.trials(cell), *schedule.finals(cell))
-    ledger: Ledger = schedule.ledger
-    found = (ledger.found(run) for run in wanted)
-    return list({run.folder: run for run in found if run is not None}.values())
+    found = ((schedule.ledger.found(run), run.share) for run in wanted)
+    return list({run.folder: (run, share) for run, share in found if run is not None}.values())
 
 
 def _calibrated(cells: Sequence[Cell], executor: Executor, out: Path) -> dict[Cell, dict[str, float]]:

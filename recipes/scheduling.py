@@ -127,16 +127,35 @@ class Schedule:
     def progress(self, cell: Cell) -> tuple[int, int]:
         """Runs of a cell that are settled, and runs in all; a trial that becomes a final run counts once."""
         settled: dict[tuple[float, int, float], bool] = {}
+        known = search(cell, self._trial_seed, self.ledger)
         for run in (*self.trials(cell), *self.finals(cell)):
             key = (run.rate, run.seed, run.share)
             settled[key] = settled.get(key, False) or self.ledger.settled(run)
-        return sum(settled.values()), sum(rung.trials for rung in cell.rungs) + len(self._seeds[cell]) - 1
+        expected = sum(rung.trials for rung in cell.rungs) + len(self._seeds[cell]) - 1
+        return sum(settled.values()), len(settled) if known.over else max(expected, len(settled))
+
+    def work_left(self, cell: Cell) -> float:
+        """How many whole runs' time a cell's other runs will take, as far as one can know."""
+        planned = dict.fromkeys((*self.trials(cell), *self.finals(cell)))
+        there = {(run.rate, run.seed, run.share): run.share for run in planned if self.ledger.settled(run)}
+        return max(0.0, cell.length + len(self._seeds[cell]) - 1 - sum(there.values()))
 
     def folders(self, cells: Sequence[Cell] | None = None) -> list[Path]:
         """Folders of all runs that are there, trials and final ones, each once."""
         runs = [run for cell in cells or self.cells for run in (*self.trials(cell), *self.finals(cell))]
         found = (self.ledger.found(run) for run in runs)
         return list(dict.fromkeys(run.folder for run in found if run is not None))
+
+    def tried(self) -> set[Path]:
+        """Folders of the trials that are there and no final runs of this comparison."""
+        trials, finals = (
+            {found.folder for run in runs if (found := self.ledger.found(run)) is not None}
+            for runs in (
+                [run for cell in self.cells for run in self.trials(cell)],
+                [run for cell in self.cells for run in self.finals(cell)],
+            )
+        )
+        return trials - finals
 
     def missing(self) -> list[Missing]:
         """Runs that should be there and are not, with the reason."""

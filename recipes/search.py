@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.adapters.contract import Method
 from graft.errors import RecipeError
-from graft.recipes.comparison_config import MOST_GRID
+from graft.recipes.comparison_config import LEAST_HALVED, MOST_GRID
 
 if TYPE_CHECKING:
     import optuna
@@ -107,12 +107,11 @@ def rungs(trials: int, *, halving: bool) -> tuple[Rung, ...]:
 
     Args:
         trials: Learning rates in the first round.
-        halving: Whether there are several.
+        halving: Whether there are several; with fewer rates than four there would be nothing to gain.
     """
-    if not halving or trials < 2:
+    if not halving or trials < LEAST_HALVED:
         return (Rung(trials, 1.0),)
-    shares = (0.25, 0.5, 1.0) if trials >= 4 else (0.5, 1.0)
-    return tuple(Rung(-(-trials // 2**number), share) for number, share in enumerate(shares))
+    return tuple(Rung(-(-trials // 2**number), share) for number, share in enumerate((0.25, 0.5, 1.0)))
 
 
 def best(known: Known, default: float, count: int) -> tuple[float, ...]:

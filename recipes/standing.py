@@ -78,7 +78,7 @@ class Standing:
             log.warning("%s: failed: %s", planned.what, reason)
             return
         if outcome.seconds >= run.record.train_seconds:  # else it was trained before, and only scored now
-            self._measured.setdefault(planned.cell, []).append(outcome.seconds)
+            self._measured.setdefault(planned.cell, []).append(outcome.seconds / planned.share)
         if self._live is None:
             done, total = self.counts()
             left = f"; about {duration(self.seconds_left())} left" if done < total else ""
@@ -94,9 +94,8 @@ class Standing:
         work = 0.0
         every = [value for values in (*self._measured.values(), *self._seconds.values()) for value in values]
         for cell in self._schedule.cells:
-            done, total = self._schedule.progress(cell)
             known = self._measured.get(cell) or self._seconds.get(cell) or every or [0.0]
-            work += (total - done) * statistics.fmean(known)
+            work += self._schedule.work_left(cell) * statistics.fmean(known)
         return work / self._workers
 
     def render(self) -> Group:

@@ -1,10 +1,13 @@
 """A comparison from its configuration to its verdict: which runs are made, which are not, what is said of the rest."""
 
+import importlib.util
 import json
+import shutil
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import graft
@@ -391,7 +394,7 @@ def test_a_comparison_by_minutes_goes_on_with_the_trials_that_it_began_with(here
     compare({**settings, "minutes": 1.0}, out=tmp_path / "out", costs=False)
     there = here.trained()
     takes |= {"full": 1.0, "lora": 1.0}
-    compare({**settings, "minutes": 1.0}, out=tmp_path / "out", costs=False)
+    compare({**settings, "minutes": 1.0, "margin": 9.0}, out=tmp_path / "out", costs=False)
     assert here.trained() == there
 
 
@@ -460,13 +463,66 @@ def test_halving_goes_on_where_it_stopped_and_survives_failures(here, settings, 
     assert len(halved(here)["trial", 2]) == 1  # the one that failed is tried again
 
 
+def test_where_a_whole_round_fails_the_next_best_rates_take_its_place(here, settings, tmp_path):
+    tried = []
+
+    def fails(job):
+        if job.recipe.method.name == "lora" and job.recipe.schedule.steps == 4:
+            tried.append(job.recipe.optim.lr)
+            return "it diverged" if len(tried) <= 2 else None
+        return None
+
+    here.fails = fails
+    compared = compare({**settings, **HALVED}, out=tmp_path / "out", costs=False)
+    assert (len(tried), len(set(tried))) == (4, 4)
+    assert {rate for rate, _ in halved(here)["final", 8]} <= set(tried[2:])
+    assert sum("it diverged" in one.reason for one in compared.comparison.missing) == 2
+
+
+def test_final_runs_of_another_comparison_that_serve_as_trials_are_no_method_of_this_one(here, settings, tmp_path):
+    settings |= {"schedule": {"steps": 2, "examples": 8}, "trials": 1}
+    compare(settings, out=tmp_path / "out", costs=False)  # its final runs are as long as a first round
+    compared = compare({**settings, **HALVED}, out=tmp_path / "out", costs=False)
+    assert {result.method for result in compared.comparison.results} == set(METHODS)
+    assert {result.trials for result in compared.comparison.results} == {4}
+
+
+def test_a_plan_knows_how_long_the_rest_of_a_halved_search_takes(here, settings, tmp_path):
+    out = tmp_path / "out"
+    compare({**settings, **HALVED}, out=out, costs=False)
+    for folder in run_folders(out):
+        if read_record(folder).planned_steps != 2:
+            shutil.rmtree(folder)
+    seconds = {}
+    for folder in run_folders(out):
+        record = read_record(folder)
+        seconds.setdefault(record.recipe["method"]["name"], []).append(4 * record.train_seconds)
+    left = foresee({**settings, **HALVED}, out=out)
+    assert left.minutes == pytest.approx(sum(3 * np.mean(found) for found in seconds.values()) / 60)  # 2/2 + 1 + 1
+
+
 def test_a_plan_counts_the_shorter_trials_of_halving(here, takes, settings, tmp_path):
     whole = foresee({**settings, "trials": 4}, out=tmp_path / "out")
     shorter = foresee({**settings, **HALVED, "schedule": settings["schedule"]}, out=tmp_path / "out")
     assert (whole.runs, shorter.runs) == (3 * 5, 3 * 8)
-    assert shorter.minutes == pytest.approx(whole.minutes * 4 / 5)
+    assert shorter.minutes == pytest.approx(whole.minutes * 4 / 5)  # 3 whole runs for 4 rates, and another seed
 
 
-def test_a_single_trial_cannot_be_halved(settings):
-    with pytest.raises(GraftError, match="halving: a single learning rate is not tried but taken"):
-        from_mapping({**settings, "trials": 1, "halving": True})
+def test_minutes_are_refused_where_several_processes_make_each_run_together(settings, tmp_path, monkeypatch):
+    del settings["trials"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(GraftError, match=r"minutes: several processes .* give trials"):
+        compare({**settings, "minutes": 1.0}, out=tmp_path / "out")
+
+
+def test_minutes_that_need_a_sampler_say_so_before_anything_is_trained(here, takes, settings, tmp_path, monkeypatch):
+    del settings["trials"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(GraftError, match=r"minutes: 10 make 46 trials of words, .*, lora; .* or give fewer minutes"):
+        compare({**settings, "minutes": 10.0}, out=tmp_path / "out")
+    assert not here.trained()
+
+
+def test_few_trials_cannot_be_halved(settings):
+    with pytest.raises(GraftError, match="halving: 3 learning rates gain nothing by it; give 4 trials"):
+        from_mapping({**settings, "trials": 3, "halving": True})

@@ -114,7 +114,7 @@ def test_without_optuna_a_dozen_works_and_more_says_what_to_install(monkeypatch)
 
 @pytest.mark.parametrize(
     ("trials", "expected"),
-    [(2, [(2, 0.5), (1, 1.0)]), (4, [(4, 0.25), (2, 0.5), (1, 1.0)]), (9, [(9, 0.25), (5, 0.5), (3, 1.0)])],
+    [(3, [(3, 1.0)]), (4, [(4, 0.25), (2, 0.5), (1, 1.0)]), (9, [(9, 0.25), (5, 0.5), (3, 1.0)])],
 )
 def test_successive_halving_lays_out_rounds(trials, expected):
     assert [(rung.trials, rung.share) for rung in rungs(trials, halving=True)] == expected

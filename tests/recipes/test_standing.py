@@ -34,6 +34,7 @@ def comparison():
         cells=cells,
         finals=lambda cell: runs[cell],
         progress=lambda cell: (sum(run in there for run in runs[cell]), 3),
+        work_left=lambda cell: 3.0 - sum(run in there for run in runs[cell]),
         ledger=SimpleNamespace(found=there.get),
     )
     return SimpleNamespace(schedule=schedule, cells=cells, runs=runs, there=there)
