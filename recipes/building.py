@@ -15,6 +15,7 @@ from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS, Kind
 from graft.eval.resolution import TaskData
+from graft.recipes import lean
 from graft.recipes.attention import implementation
 from graft.recipes.batching import epoch_plan, micro_batches
 from graft.recipes.dropout import DropoutStream, install
@@ -133,6 +134,8 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     draws = DropoutStream(recipe.seed)
     if recipe.speed.dropout == "counted":
         install(model, draws)
+    if recipe.speed.layers == "lean":
+        lean.install(model)
     objective = _objective(all_terms, model, attached.learning, snapshot, materials, total_steps)
     found = learners(model, attached, objective.modules.to(device))
     return RunState(

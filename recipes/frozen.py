@@ -30,7 +30,7 @@ from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.predict import plan_batches
 from graft.files import fingerprint
-from graft.recipes import attention, frozen_store, hardware
+from graft.recipes import attention, frozen_store, hardware, lean
 from graft.recipes.recording import arithmetic_of, versions
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Frozen:
                 "layers": cut.layers,
                 "pooling": state.model.pooling if cut.layers is None else None,
                 "examples": encoded.fingerprint,
-                "arithmetic": [precision, recipe.threads, recipe.speed.attention, _tokens(state)],
+                "arithmetic": [precision, recipe.threads, recipe.speed.attention, recipe.speed.layers, _tokens(state)],
                 "hardware": arithmetic_of(state.device),
                 "versions": versions(),
                 "code": _code(),
@@ -355,5 +355,5 @@ def _content(state: "RunState", cut: Cut) -> str:
 def _code() -> str:
     """Hash our own code that takes part in a forward pass: it changes without a version's changing."""
     adapters = Path(families.__file__).parent
-    files = [*sorted(adapters.glob("*.py")), Path(attention.__file__), Path(__file__)]
+    files = [*sorted(adapters.glob("*.py")), Path(attention.__file__), Path(lean.__file__), Path(__file__)]
     return fingerprint([path.read_text(encoding="utf-8") for path in files])

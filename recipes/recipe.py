@@ -151,6 +151,8 @@ class SpeedConfig(_Section):
     """Masks by a hash of seed, step, place and example; or torch's own, which depend on how a step is cut."""
     attention: Literal["matmul", "sdpa"] = "matmul"
     """Plain matrix products, the fastest for short texts on a processor; or torch's scaled dot product attention."""
+    layers: Literal["lean", "stock"] = "lean"
+    """Normalisation and LoRA in fewer passes over memory; or as torch and peft compute them."""
     cache: bool = True
     """Keep on disk what the layers below all that learns say of each example, instead of computing it every epoch."""
 

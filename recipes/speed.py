@@ -21,6 +21,7 @@ def explain_speed(asked: Recipe, state: RunState) -> dict[str, str]:
         "buckets": _buckets(state),
         "dropout": _dropout(state),
         "attention": _attention(state),
+        "layers": _layers(state),
         "cache": _cache(state),
     }
 
@@ -54,6 +55,12 @@ def _attention(state: RunState) -> str:
     if state.recipe.speed.attention == "sdpa":
         return "sdpa: torch's own kernels; probabilities are dropped by torch's own masks"
     return "matmul: matrix products, below a few hundred tokens the fastest on a processor"
+
+
+def _layers(state: RunState) -> str:
+    if state.recipe.speed.layers == "stock":
+        return "stock: as torch and peft compute them, with more passes over memory"
+    return "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
 
 
 def kept_at(state: RunState) -> Cut | None:

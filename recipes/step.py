@@ -192,8 +192,8 @@ def _step_context(state: RunState) -> StepContext:
 def _update(state: RunState) -> None:
     """Clip, set the rates of this step, and let the optimiser, the method and the terms move on."""
     optim = state.recipe.optim
-    weights = [learner.weight for learner in state.learners if learner.weight.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(weights, optim.clip if optim.clip is not None else float("inf"))
+    gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
     if not torch.isfinite(norm):
         state.optimizer.zero_grad(set_to_none=True)
         raise TrainingError(
@@ -205,6 +205,9 @@ def _update(state: RunState) -> None:
     peak = optim.lr * schedule_factor(state.recipe.schedule, state.step, state.total_steps)
     for group in state.optimizer.param_groups:
         group["lr"] = peak * rates[group["stage"]] * group["rate"]
+    # The fused optimiser divides gradients by this on its way, and so clips them without a pass of its own.
+    clip = float("inf") if optim.clip is None else optim.clip
+    state.optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
     state.optimizer.step()
     state.attached.after_update(state.step + 1)
     for term in state.objective.terms:

@@ -74,6 +74,7 @@ CHANGES = [
     {"speed": {"precision": "bf16"}},
     {"speed": {"dropout": "stock"}},
     {"speed": {"attention": "sdpa"}},
+    {"speed": {"layers": "stock"}},
     {"device": "cuda"},
     {"threads": 1},
 ]
