@@ -17,11 +17,17 @@ from graft.eval.kinds import KINDS
 from graft.eval.pages import read_page
 from graft.eval.predict import Predictions
 from graft.eval.resolution import TaskData
+from graft.eval.splits import Split
 from graft.files import write_atomically, write_json
 
 SCHEMA = 1
 RECORD = "record.json"
 PREDICTIONS = "predictions.parquet"
+_EXAMPLES = pa.schema(
+    [("split", pa.string()), ("id", pa.int64()), ("texts", pa.list_(pa.string())), ("label", pa.float64())]
+)
+_CHUNK = 8192
+"""Examples that are Python objects at a time, while they are written."""
 _AGAIN = "delete the run folder and train the run again"
 
 
@@ -317,21 +323,28 @@ def write_examples(root: Path, data: TaskData) -> Path:
     path = root / ".examples" / f"{data.fingerprint}.parquet"
     if path.is_file():
         return path
-    parts = [
-        pa.table(
-            {
-                "split": pa.array([name] * len(split), pa.string()),
-                "id": pa.array(split.ids, pa.int64()),
-                "texts": pa.array([list(texts) for texts in split.texts], pa.list_(pa.string())),
-                "label": pa.nulls(len(split), pa.float64())
-                if split.labels is None
-                else pa.array(split.labels.astype(np.float64), pa.float64()),
-            }
-        )
-        for name, split in data.splits.items()
-    ]
-    _write_table(path, pa.concat_tables(parts))
+    buffer = io.BytesIO()
+    with pyarrow.parquet.ParquetWriter(buffer, _EXAMPLES) as writer:
+        for name, split in data.splits.items():
+            for start in range(0, len(split), _CHUNK):
+                writer.write_table(_example_rows(name, split, slice(start, start + _CHUNK)))
+    write_atomically(path, buffer.getvalue())
     return path
+
+
+def _example_rows(name: str, split: Split, rows: slice) -> pa.Table:
+    """Some of a split's examples as a table."""
+    ids = split.ids[rows]
+    labels = None if split.labels is None else split.labels[rows].astype(np.float64)
+    return pa.table(
+        {
+            "split": [name] * len(ids),
+            "id": ids,
+            "texts": [list(texts) for texts in split.texts[rows]],
+            "label": pa.nulls(len(ids), pa.float64()) if labels is None else labels,
+        },
+        schema=_EXAMPLES,
+    )
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -7,7 +7,7 @@ is a prefix of that order.
 
 import hashlib
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Texts = tuple[str, ...]
+from graft.eval.stored_texts import StoredTexts, Texts
+
 Labels = NDArray[Any]
 
 
-def content_fingerprint(texts: Sequence[Texts], labels: Labels | None) -> str:
+def content_fingerprint(texts: Iterable[Texts], labels: Labels | None) -> str:
     """Hash texts and labels in order, whatever file or rows they came from.
 
     Args:
@@ -51,7 +52,7 @@ class Split:
         name: "train", "holdout" or a validation split's name.
         source: Split of the data that `ids` count in; a holdout's is "train".
         ids: int64 (examples,), row numbers in the source split.
-        texts: One tuple of text columns per example.
+        texts: One tuple of text columns per example, stored outside of Python's memory.
         labels: int64 class numbers or float32 scores (examples,); none for plain text.
         fingerprint: Hash of texts and labels in order.
     """
@@ -59,12 +60,14 @@ class Split:
     name: str
     source: str
     ids: NDArray[np.int64]
-    texts: tuple[Texts, ...]
+    texts: Sequence[Texts]
     labels: Labels | None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fingerprint the content."""
+        """Store the texts, and fingerprint the content."""
+        if not isinstance(self.texts, StoredTexts):
+            object.__setattr__(self, "texts", StoredTexts(self.texts))
         object.__setattr__(self, "fingerprint", content_fingerprint(self.texts, self.labels))
 
     def __len__(self) -> int:
@@ -74,7 +77,7 @@ class Split:
     def take(self, rows: NDArray[np.int64], name: str) -> "Split":
         """The examples at these positions, in their order, as a split of another name."""
         labels = None if self.labels is None else self.labels[rows]
-        return Split(name, self.source, self.ids[rows], tuple(self.texts[row] for row in rows), labels)
+        return Split(name, self.source, self.ids[rows], StoredTexts(self.texts[row] for row in rows), labels)
 
 
 def hash_order(keys: Sequence[str], seed: int, purpose: str) -> NDArray[np.int64]:
