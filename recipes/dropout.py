@@ -14,7 +14,7 @@ function of (seed, step, site) alone. Anything else whose first axis is not the 
 whose row is whose would be wrong in silence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from types import MethodType
@@ -92,6 +92,24 @@ class DropoutStream:
     def end(self) -> None:
         """Leave the step: nothing is dropped until the next one begins."""
         self.rows = self._shared = None
+
+    @contextmanager
+    def joined(self, others: Sequence["DropoutStream"]) -> Iterator[None]:
+        """Within, the examples of the next forward pass are those that the others have begun with, in their order."""
+        before = self.rows, self._shared
+        self.rows = torch.cat([other.begun for other in others])
+        self._shared = torch.zeros_like(self.rows[:1])  # weights that all examples share have no such mask
+        try:
+            yield
+        finally:
+            self.rows, self._shared = before
+
+    @property
+    def begun(self) -> Tensor:
+        """One key for each example that `begin` named, (B,)."""
+        if self.rows is None:
+            raise RuntimeError("no step has begun: name its examples first")
+        return self.rows
 
     @contextmanager
     def on_weights(self) -> Iterator[None]:

@@ -79,6 +79,7 @@ def parse(
     defaults: Mapping[str, Any] | None = None,
     purpose: str = "Adapt a checkpoint to a task.",
     example: str = EXAMPLE,
+    options: type[RunOptions] = RunOptions,
 ) -> Command:
     """Read the flags of a training command.
 
@@ -90,18 +91,19 @@ def parse(
         defaults: Nested keys and values of a recipe that this program starts from.
         purpose: What the program does, for `--help`.
         example: Flags that work, for the end of `--help`.
+        options: What else the program takes.
 
     Raises:
         RecipeError: A flag is unknown, or a value is refused.
         SystemExit: After `--help`.
     """
-    given = read(argv, program, recipe_flags(), options_of(RunOptions), purpose=purpose, example=example)
+    given = read(argv, program, recipe_flags(), options_of(options), purpose=purpose, example=example)
     file = given.file
     recipe = merge(_named(merge(defaults or {}, read_yaml(file) if file else {})), given.overrides)
     try:
-        return Command(from_mapping(recipe), RunOptions.model_validate(given.options))
+        return Command(from_mapping(recipe), options.model_validate(given.options))
     except ValidationError as error:
-        raise RecipeError(explain(error, RunOptions)) from None
+        raise RecipeError(explain(error, options)) from None
     except RecipeError as error:
         where = f"{file}, with the flags: " if given.overrides else f"{file}: "
         raise RecipeError(f"{where if file else ''}{error}") from None

@@ -57,6 +57,36 @@ def main(
     return guarded(action)
 
 
+def sweep(argv: Sequence[str]) -> int:
+    """Train what the flags describe once for each seed and rate, together where that can be.
+
+    The last lines on stdout are `run: <folder>`, one for each, seeds first.
+
+    Args:
+        argv: Flags, without the program's name.
+
+    Returns:
+        The exit code, as `main`.
+    """
+
+    def action() -> None:
+        from graft.recipes import flags
+        from graft.recipes.options import SweepOptions
+
+        purpose = "Train one recipe with several seeds or rates, as one where the method allows it."
+        example = "--task mrpc --model minilm --method lora --data DATA --seeds 1,2,3,4 --rates 5e-4,1e-3"
+        command = flags.parse(argv, "graft sweep", purpose=purpose, example=example, options=SweepOptions)
+        check_given(command.recipe, "graft sweep")
+        assert isinstance(command.options, SweepOptions)
+        log_to_stderr(quiet=command.options.quiet)
+        from graft.recipes.sweeping import sweep as make
+
+        for run in make(command.recipe, command.options):
+            print(f"run: {run.folder}", flush=True)  # noqa: T201 (what other programs read)
+
+    return guarded(action)
+
+
 def show(argv: Sequence[str]) -> int:
     """Print the recipe that the flags of `graft train` describe, in full.
 

@@ -53,7 +53,8 @@ def _adapted(layer: LoraLinear, hidden: Tensor, *arguments: Any, **named: Any) -
     name = _only_adapter(layer)
     if name is None or arguments or named or not layer.training:
         return LoraLinear.forward(layer, hidden, *arguments, **named)
-    base, down, up = layer.base_layer, layer.lora_A[name].weight, layer.lora_B[name].weight
+    base: Any = layer.base_layer
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
     weight: Tensor = base.weight.T if isinstance(base, Conv1D) else base.weight
     bias: Tensor | None = base.bias
     kind = _autocast(hidden) or hidden.dtype

@@ -1,7 +1,7 @@
 """How a run is carried out, beside the recipe: nothing here changes a result, so nothing here is hashed."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,3 +27,12 @@ class RunOptions(BaseModel):
     """Accelerate's names of the trackers to log to: tensorboard, trackio, wandb."""
     quiet: bool = False
     """No progress display."""
+
+
+class SweepOptions(RunOptions):
+    """Which runs of one recipe to make together, and how."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
+    """Seeds, instead of the recipe's one: `1,2,3`."""
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Learning rates, instead of the recipe's one: `1e-4,3e-4`; each with each seed."""

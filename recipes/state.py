@@ -24,6 +24,7 @@ from graft.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from graft.recipes.frozen import Frozen
+    from graft.recipes.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RunState:
         stopped: Early stopping said so.
         largest: Tokens of the largest step that this process has taken, padding counted.
         frozen: Knows what lies below all that learns; none to run the whole model always.
+        sweep: The runs that this one takes its steps with; none to take them by itself.
     """
 
     recipe: Recipe
@@ -88,6 +90,7 @@ class RunState:
     stopped: bool = False
     largest: int = 0
     frozen: "Frozen | None" = None
+    sweep: "Sweep | None" = None
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
 
@@ -138,16 +141,17 @@ class RunState:
 
     def rates(self) -> dict[int, float]:
         """Ask the strategy for the rate, at the coming step, of each stage of which something may learn."""
-        return self._rates_at(self.step)
+        return self.rates_at(self.step)
 
-    def _rates_at(self, step: int) -> dict[int, float]:
+    def rates_at(self, step: int) -> dict[int, float]:
+        """As `rates`, at another step."""
         asked = self.recipe.strategy.rates(step, self.total_steps, len(self.learning_stages))
         return dict(zip(self.learning_stages, asked, strict=True))
 
     @cached_property
     def lowest_by_step(self) -> NDArray[np.int64]:
         """For each step of the run, the lowest stage of which anything has learned before it or learns in it."""
-        learning = (self._rates_at(step).items() for step in range(self.total_steps))
+        learning = (self.rates_at(step).items() for step in range(self.total_steps))
         lowest = [min(stage for stage, rate in rates if rate > 0) for rates in learning]
         return np.minimum.accumulate(np.array(lowest, dtype=np.int64))
 

@@ -47,6 +47,10 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
         TrainingError: A loss or gradient is not finite, or memory does not suffice for one example. The weights
             are those of the step before.
     """
+    sweep = states[0].sweep
+    if sweep is not None and rows is None and sweep.holds(states):
+        sweep.step(accelerator)
+        return
     for state in states:
         started = time.perf_counter()
         state.enter_step()
@@ -54,8 +58,10 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
         state.make_room(chosen)
         tally = _accumulate(state, chosen, accelerator)
         loss = _reduce(state, tally.loss, accelerator)
-        _refuse_non_finite(state, loss, tally, accelerator)
-        _update(state)
+        gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        check_finite(state, loss, float(norm), tally.examples, accelerator)
+        _update(state, norm)
         state.losses.append(loss)
         state.examples_seen += len(chosen)
         state.step += 1
@@ -172,11 +178,32 @@ def _reduce(state: RunState, loss: Tensor, accelerator: Accelerator) -> float:
     return float(parts[0])
 
 
-def _refuse_non_finite(state: RunState, loss: float, tally: _Tally, accelerator: Accelerator) -> None:
-    """Stop at a loss that is not finite, before anything learned from it; every process sees the same loss."""
-    if np.isfinite(loss):
+def check_finite(
+    state: RunState, loss: float, norm: float, examples: Sequence[tuple[Tensor, Tensor]], accelerator: Accelerator
+) -> None:
+    """Stop at a loss or a gradient that is not finite, before anything learned from it.
+
+    Every process sees the same loss and gradient.
+
+    Args:
+        state: The run, in its coming step.
+        loss: Of the step.
+        norm: Of the gradient.
+        examples: Ids (B,) and task losses (B,) of this process's micro-batches.
+        accelerator: Says which process of how many this is.
+
+    Raises:
+        TrainingError: One of them is not finite.
+    """
+    if np.isfinite(loss) and np.isfinite(norm):
         return
-    mine = [int(number) for ids, losses in tally.examples for number in ids[~torch.isfinite(losses)]]
+    state.optimizer.zero_grad(set_to_none=True)
+    if np.isfinite(loss):
+        raise TrainingError(
+            f"step {state.step}: the gradient is not finite though the loss is; nothing was learned from this step. "
+            "Lower optim.lr or set speed.precision: fp32"
+        )
+    mine = [int(number) for ids, losses in examples for number in ids[~torch.isfinite(losses)]]
     culprits = sorted(gather_object(mine) if accelerator.num_processes > 1 else mine)
     where = f"training examples {culprits}" if culprits else "no single example; a term or the gradient"
     raise TrainingError(
@@ -189,17 +216,9 @@ def _step_context(state: RunState) -> StepContext:
     return StepContext(state.model, state.objective.reference, state.step, state.progress)
 
 
-def _update(state: RunState) -> None:
-    """Clip, set the rates of this step, and let the optimiser, the method and the terms move on."""
+def _update(state: RunState, norm: Tensor) -> None:
+    """Clip a gradient of this norm, set the rates of this step, and let optimiser, method and terms move on."""
     optim = state.recipe.optim
-    gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if not torch.isfinite(norm):
-        state.optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(
-            f"step {state.step}: the gradient is not finite though the loss is; nothing was learned from this step. "
-            "Lower optim.lr or set speed.precision: fp32"
-        )
     rates = state.rates()
     assert optim.lr is not None
     peak = optim.lr * schedule_factor(state.recipe.schedule, state.step, state.total_steps)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graft.recipes.recipe import Recipe
     from graft.recipes.run import load
     from graft.recipes.serving_app import create_app
+    from graft.recipes.sweeping import sweep
     from graft.recipes.train import train
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "pull",
     "push",
+    "sweep",
     "train",
 ]
 
@@ -54,6 +56,7 @@ _PLACES = {
     "load": "graft.recipes.run",
     "pull": "graft.recipes.pull",
     "push": "graft.recipes.push",
+    "sweep": "graft.recipes.sweeping",
     "train": "graft.recipes.train",
 }
 

@@ -73,6 +73,15 @@ def train(flags: tuple[str, ...]) -> int:
 
 @graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
 @_flags
+def sweep(flags: tuple[str, ...]) -> int:
+    """Train one recipe with several seeds or rates at once. See `graft sweep --help`."""
+    from graft.recipes import launch
+
+    return launch.sweep(flags)
+
+
+@graft.command(cls=_Flagged, context_settings=_PASS_ON, add_help_option=False)
+@_flags
 def plan(flags: tuple[str, ...]) -> int:
     """Say what a run will take before it is made. See `graft plan --help`."""
     from graft.recipes import planning

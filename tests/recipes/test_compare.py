@@ -102,16 +102,16 @@ def test_a_run_that_fails_is_missing_and_the_search_takes_the_rest(here, setting
 def test_a_bug_in_one_run_does_not_stop_the_others(settings, tmp_path, monkeypatch):
     here = Here()
     monkeypatch.setattr(compare_module, "_executor", lambda *_: here)
-    from graft.recipes import train as train_module
+    from graft.recipes import making
 
-    real = train_module.fit
+    real = making.fit
 
     def breaks(states, *arguments, **rest):
         if states[0].recipe.method.name == "bitfit":
             raise ZeroDivisionError("by design")
         real(states, *arguments, **rest)
 
-    monkeypatch.setattr(train_module, "fit", breaks)
+    monkeypatch.setattr(making, "fit", breaks)
     found = compare(settings, out=tmp_path, costs=False).comparison
     assert [result.method for result in found.results] == ["full", "lora"]
     assert "ZeroDivisionError: by design" in {one.reason for one in found.missing}

@@ -10,9 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from graft import cli
-from graft.recipes import checkpoints
+from graft.recipes import checkpoints, making
 from graft.recipes import loop as loop_module
-from graft.recipes import train as train_module
 from graft.recipes.recipe import to_yaml
 
 SPACE = 2 * 2**20
@@ -53,14 +52,14 @@ def fill_before_step(disk, left, monkeypatch, number):
 
 
 def fill_before_scoring(disk, left, monkeypatch):
-    real = train_module.score_splits
+    real = making.score_splits
 
     def score(state, materials, names, accelerator):
         if "validation" in names:
             fill(disk, left)
         return real(state, materials, names, accelerator)
 
-    monkeypatch.setattr(train_module, "score_splits", score)
+    monkeypatch.setattr(making, "score_splits", score)
 
 
 def weights(out):
