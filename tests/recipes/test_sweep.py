@@ -233,7 +233,7 @@ def test_a_fresh_pooler_learns_for_each_run_by_itself(states, accelerator, tiny_
     file = tmp_path / "no_pooler" / "model.safetensors"
     weights = {name: weight for name, weight in load_file(file).items() if not name.startswith("pooler.")}
     save_file(weights, file, metadata={"format": "pt"})
-    fresh = {"model": {"name": str(tmp_path / "no_pooler"), "pooling": "pooler"}}
+    fresh = {"model": {"name": str(tmp_path / "no_pooler")}}
     together, alone = states(**fresh), apart(states(**fresh), accelerator)
     assert any("pooler" in learner.name for learner in together[0].learners)
     assert join(together, accelerator) is None
