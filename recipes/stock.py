@@ -14,6 +14,7 @@ from graft.eval.kinds import KINDS
 from graft.eval.resolution import TaskData
 from graft.eval.resolution import resolve as resolve_task
 from graft.files import fingerprint
+from graft.recipes import heap
 from graft.recipes.objective import Term
 from graft.recipes.recipe import Recipe, digest
 
@@ -72,6 +73,8 @@ class Stock:
     def _encode(self, task: TaskConfig, model: ModelConfig) -> dict[str, Encoded]:
         data = self._data(task)
         kind, tokenizer = KINDS[data.task.kind], load_tokenizer(self._checkpoint(model))
-        return {
+        encoded = {
             name: kind.encode(split, tokenizer, task.max_length) for name, split in data.splits.items() if len(split)
         }
+        heap.give_back()  # rows and texts were Python objects for a while, several times as large as what is kept
+        return encoded
