@@ -15,8 +15,8 @@ from graft.eval.wording import listed
 FEW_EXAMPLES = 50
 """Evaluation examples below which intervals rest on too little to be trusted far."""
 
-_HARDWARE = ("device", "gpu", "cpu", "cpu_capability", "cores", "threads", "processes")
-_PACE = ("device", "gpu", "cpu", "cpu_capability", "threads", "processes")
+_HARDWARE = ("device", "gpu", "cpu", "cpu_capability", "cores", "threads", "processes", "together")
+_PACE = ("device", "gpu", "cpu", "cpu_capability", "threads", "processes", "together")
 """Of the hardware, what seconds and memory depend on."""
 
 

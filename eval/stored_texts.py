@@ -26,34 +26,34 @@ class StoredTexts(Sequence[Texts]):
     """
 
     def __init__(self, examples: Iterable[Texts]) -> None:
-        """Store examples, all of as many columns.
+        """Store examples.
 
         Raises:
             DataError: There is no room for them.
+            ValueError: Examples differ in their number of columns.
         """
         lengths: list[NDArray[np.int64]] = []
         self._columns = 0
         try:
             with tempfile.SpooledTemporaryFile(_SMALL) as file:
                 for chunk in _chunks(examples):
+                    self._columns = self._columns or len(chunk[0])
+                    if any(len(texts) != self._columns for texts in chunk):
+                        raise ValueError(f"an example has not {self._columns} columns, as the first one has")
                     encoded = [text.encode("utf-8", "surrogatepass") for texts in chunk for text in texts]
-                    self._columns = len(chunk[0])
                     lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
                     file.write(b"".join(encoded))
                 self._starts = np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
-                self._bytes: bytes | mmap.mmap
-                if self._starts[-1] <= _SMALL:
-                    file.seek(0)
-                    self._bytes = file.read()
-                else:
-                    file.rollover()
-                    file.flush()
-                    self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._bytes = _kept(file, int(self._starts[-1]))
         except OSError as error:
             raise DataError(
-                f"{tempfile.gettempdir()}: no room for the task's texts ({error}); make some, or set TMPDIR to "
-                "another folder"
+                f"no room for the task's texts in the folder for temporary files ({error}); make some, or set TMPDIR "
+                "to another folder"
             ) from error
+
+    def __reduce__(self) -> tuple[type["StoredTexts"], tuple[tuple[Texts, ...]]]:
+        """Travel to other processes as plain examples."""
+        return StoredTexts, (tuple(self),)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -84,9 +84,7 @@ class StoredTexts(Sequence[Texts]):
             return NotImplemented
         return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
-    def __hash__(self) -> int:
-        """Hash as what is equal does: by the number of examples."""
-        return hash(len(self))
+    __hash__ = None  # type: ignore[assignment]  # equal to tuples, whose hash would need all texts
 
     def __repr__(self) -> str:
         """The first examples."""
@@ -103,6 +101,16 @@ class StoredTexts(Sequence[Texts]):
         """Let the system have the memory of what was read back; the file stays."""
         if isinstance(self._bytes, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._bytes.madvise(mmap.MADV_DONTNEED)
+
+
+def _kept(file: "tempfile.SpooledTemporaryFile[bytes]", size: int) -> bytes | mmap.mmap:
+    """What was written: in memory if it is small, else mapped, so that the file may be closed."""
+    if size <= _SMALL:
+        file.seek(0)
+        return file.read()
+    file.rollover()
+    file.flush()
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _chunks(examples: Iterable[Texts]) -> Iterator[list[Texts]]:

@@ -135,7 +135,8 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     if recipe.speed.dropout == "counted":
         install(model, draws)
     if recipe.speed.layers == "lean":
-        lean.install(model)
+        # Where layers only add to the residual stream, it begins in the embeddings and is normalised at the end.
+        lean.install(model, keep=model.stages()[0].modules if model.family.norm is not None else ())
     objective = _objective(all_terms, model, attached.learning, snapshot, materials, total_steps)
     found = learners(model, attached, objective.modules.to(device))
     return RunState(

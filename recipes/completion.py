@@ -6,7 +6,7 @@ from typing import Literal
 
 from graft.adapters.checkpoint import MODELS
 from graft.recipes.flags import Flag, options_of, recipe_flags
-from graft.recipes.options import RunOptions
+from graft.recipes.options import RunOptions, SweepOptions
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def complete(given: Sequence[str], incomplete: str, command: str = "train") -> l
     Args:
         given: The arguments before the one that is being typed.
         incomplete: The beginning of that one; may be empty.
-        command: The subcommand; any but `compare` has the flags of `train`.
+        command: The subcommand; any but `compare` and `sweep` has the flags of `train`.
 
     Returns:
         Values, after a flag that takes one; else flags.
@@ -53,7 +53,7 @@ def _flags_of(command: str) -> dict[str, Flag]:
         from graft.recipes.comparison_options import CompareOptions, comparison_flags
 
         return comparison_flags() | options_of(CompareOptions)
-    return recipe_flags() | options_of(RunOptions)
+    return recipe_flags() | options_of(SweepOptions if command == "sweep" else RunOptions)
 
 
 def _values(flag: Flag) -> list[Suggestion]:

@@ -16,7 +16,6 @@ whose row is whose would be wrong in silence.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
 from types import MethodType
 from typing import Any
 
@@ -75,6 +74,7 @@ class DropoutStream:
         self._seed = seed
         self._shared: Tensor | None = None  # (1,) int64, the step's key for what belongs to no example
         self._on_weights = False
+        self._increments: dict[torch.Size, Tensor] = {}  # of the forward pass at hand, whose layers are alike
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -87,11 +87,13 @@ class DropoutStream:
         """
         base = stream(self._seed, "dropout", source, step)
         self.rows = _mix(ids * _KEY_INCREMENT + base)
+        self._increments.clear()
         self._shared = _mix(torch.full_like(ids[:1], stream(self._seed, "dropout", "weights", step)))
 
     def end(self) -> None:
         """Leave the step: nothing is dropped until the next one begins."""
         self.rows = self._shared = None
+        self._increments.clear()
 
     @contextmanager
     def joined(self, others: Sequence["DropoutStream"]) -> Iterator[None]:
@@ -146,13 +148,14 @@ class DropoutStream:
             )
         return self._draw(shape, rate, site, dtype, self.rows)
 
-    @staticmethod
-    def _draw(shape: torch.Size, rate: float, site: int, dtype: torch.dtype, rows: Tensor) -> Tensor:
+    def _draw(self, shape: torch.Size, rate: float, site: int, dtype: torch.dtype, rows: Tensor) -> Tensor:
         """Draw a mask of shape (B, ...) by the keys of its rows, (B,)."""
         keys = _mix(rows ^ site)
         low = keys.to(torch.int32)[:, None]
         high = (keys >> 32).to(torch.int32)[:, None]
-        bits = _increments(shape[1:], rows.device) + low  # (B, lane pairs)
+        if shape[1:] not in self._increments:
+            self._increments[shape[1:]] = _increments(shape[1:], rows.device)
+        bits = self._increments[shape[1:]] + low  # (B, lane pairs)
         bits ^= _shift(bits, 16, 32)
         bits *= _BITS_FIRST
         bits ^= high  # two keys, so that no two examples read shifted copies of one sequence
@@ -185,12 +188,10 @@ def _numbers(lanes: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
     return kept.to(integer).bitwise_and_(scale).view(dtype)
 
 
-@lru_cache(maxsize=16)
 def _increments(shape: torch.Size, device: torch.device) -> Tensor:
     """What the lane pairs of an example of this shape begin from, (lane pairs,) int32."""
-    with torch.inference_mode(mode=False):
-        index = _attention_index(shape, device) if len(shape) == 3 else _flat_index(shape, device)
-        return index * _BITS_INCREMENT
+    index = _attention_index(shape, device) if len(shape) == 3 else _flat_index(shape, device)
+    return index * _BITS_INCREMENT
 
 
 def _flat_index(shape: torch.Size, device: torch.device) -> Tensor:

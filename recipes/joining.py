@@ -30,7 +30,7 @@ def lora_layers(state: RunState) -> list[LoraLinear]:
     return [
         module
         for module in state.model.modules()
-        if type(module) is LoraLinear and list(module.lora_A) == ["default"] and not module.lora_variant
+        if isinstance(module, LoraLinear) and list(module.lora_A) == ["default"] and not module.lora_variant
     ]
 
 
@@ -44,6 +44,12 @@ def frozen_weights(state: RunState) -> list[Tensor]:
     """The parameters that never learn, in the model's order."""
     learning = {id(learner.weight) for learner in state.learners}
     return [weight for weight in state.model.parameters() if id(weight) not in learning]
+
+
+def share(lead: RunState, other: RunState) -> None:
+    """Let a run hold its frozen weights, which are equal to another's, in the other's memory."""
+    for mine, shared in zip(frozen_weights(other), frozen_weights(lead), strict=True):
+        mine.data = shared.data
 
 
 def _differ(states: States) -> bool:

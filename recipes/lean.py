@@ -7,39 +7,43 @@ the same function as the stock layers, up to the rounding of bf16. Wherever a la
 (several adapters at once, merged, DoRA, a quantised base, a hook), the stock code runs.
 """
 
-from types import MethodType
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 
-def install(model: nn.Module) -> None:
-    """Give a model's normalisations and LoRA layers their lean forward pass; parameters and names stay as they are.
+def install(model: nn.Module, keep: Iterable[nn.Module] = ()) -> None:
+    """Make a model's normalisations and LoRA layers lean; parameters and names stay as they are.
 
     Args:
         model: The model, adapters attached.
+        keep: Modules whose normalisations stay in fp32: where one begins a residual stream that later layers only add
+            to, rounding would stay in it.
     """
+    kept = {id(part) for module in keep for part in module.modules()}
     for module in model.modules():
-        if type(module) is nn.LayerNorm:
-            module.__dict__["forward"] = MethodType(_normalise, module)
+        if type(module) is nn.LayerNorm and id(module) not in kept:
+            module.__class__ = LeanLayerNorm
         elif type(module) is LoraLinear:
-            module.__dict__["forward"] = MethodType(_adapted, module)
+            module.__class__ = LeanLora
 
 
-def _normalise(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
-    """Normalise as `nn.LayerNorm`; under autocast into its type instead of fp32, with sums in fp32 all the same."""
-    kind = _autocast(hidden)
-    if kind is None:
-        return nn.LayerNorm.forward(module, hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
-        # A residual stream in fp32 is normalised from fp32: only what is handed on is rounded.
-        return nn.functional.layer_norm(hidden, module.normalized_shape, module.weight, module.bias, module.eps).to(
-            kind
-        )
+class LeanLayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` that, under autocast, gives autocast's type instead of fp32."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalise, with sums in fp32; a residual stream in fp32 is normalised from fp32."""
+        kind = _autocast(hidden)
+        if kind is None:
+            return super().forward(hidden)
+        if hidden.device.type != "cpu":  # other devices' kernels want input and weights of one type
+            hidden = hidden.float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.layer_norm(hidden, self.normalized_shape, self.weight, self.bias, self.eps).to(kind)
 
 
 def _autocast(hidden: Tensor) -> torch.dtype | None:
@@ -48,48 +52,60 @@ def _autocast(hidden: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def _adapted(layer: LoraLinear, hidden: Tensor, *arguments: Any, **named: Any) -> Tensor:
-    """Run a linear layer and its one adapter in training; where there is anything else to do, peft's own code runs."""
-    name = _only_adapter(layer)
-    if name is None or arguments or named or not layer.training:
-        return LoraLinear.forward(layer, hidden, *arguments, **named)
-    base: Any = layer.base_layer
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    weight: Tensor = base.weight.T if isinstance(base, Conv1D) else base.weight
-    bias: Tensor | None = base.bias
-    kind = _autocast(hidden) or hidden.dtype
-    dropped = layer.lora_dropout[name](hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
-        given = hidden.to(kind)
-        flat = given.reshape(-1, given.shape[-1])
-        apart = None if dropped is hidden else dropped.to(kind).reshape(-1, given.shape[-1])
-        result: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
-            flat,
-            apart,
-            weight.to(kind),
-            None if bias is None else bias.to(kind),
-            down.to(kind),
-            up.to(kind),
-            float(layer.scaling[name]),
-        )
-    return result.view(*given.shape[:-1], -1)
+class LeanLora(LoraLinear):
+    """peft's LoRA beside a linear layer, in training as one operation with the layer.
+
+    Where there is anything else to do than to run one plain adapter, peft's own code runs.
+    """
+
+    def forward(self, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        """Run the layer and its adapter."""
+        name = self.only_adapter()
+        if name is None or arguments or named or not self.training:
+            found: Tensor = super().forward(x, *arguments, **named)
+            return found
+        base: Any = self.base_layer
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        weight: Tensor = base.weight.T if isinstance(base, Conv1D) else base.weight
+        bias: Tensor | None = base.bias
+        kind = _autocast(x) or x.dtype
+        dropped = self.lora_dropout[name](x)
+        with torch.autocast(x.device.type, enabled=False):
+            given = x.to(kind)
+            flat = given.reshape(-1, given.shape[-1])
+            apart = None if dropped is x else dropped.to(kind).reshape(-1, given.shape[-1])
+            result: Tensor = LowRank.apply(  # type: ignore[no-untyped-call]
+                flat,
+                apart,
+                weight.to(kind),
+                None if bias is None else bias.to(kind),
+                down.to(kind),
+                up.to(kind),
+                float(self.scaling[name]),
+            )
+        return result.view(*given.shape[:-1], -1)
+
+    def only_adapter(self) -> str | None:
+        """Name the active adapter; none where there is not exactly one plain one on a plain frozen base."""
+        active = [name for name in self.active_adapters if name in self.lora_A]
+        if len(active) != 1 or self.disable_adapters or self.merged or active[0] in self.lora_variant:
+            return None
+        base: Any = self.base_layer
+        parts = (base, self.lora_A[active[0]], self.lora_B[active[0]])
+        if type(base) not in (nn.Linear, Conv1D) or any(weight.requires_grad for weight in base.parameters()):
+            return None
+        if any(_hooked(part) for part in parts) or parts[2].bias is not None:
+            return None
+        return active[0]
 
 
-def _only_adapter(layer: LoraLinear) -> str | None:
-    """Name the layer's active adapter; none where it has not exactly one plain one on a plain frozen base."""
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if len(active) != 1 or layer.disable_adapters or layer.merged or active[0] in layer.lora_variant:
-        return None
-    base: Any = layer.base_layer
-    parts = (base, layer.lora_A[active[0]], layer.lora_B[active[0]])
-    if type(base) not in (nn.Linear, Conv1D) or any(weight.requires_grad for weight in base.parameters()):
-        return None
-    if any(part._forward_hooks or part._forward_pre_hooks for part in parts) or parts[2].bias is not None:
-        return None
-    return active[0]
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody asked to see what goes through a module."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
 
 
-class _LowRank(torch.autograd.Function):
+class LowRank(torch.autograd.Function):
     """`x W' + b + s (d A') B'`, where `d` is `x` after dropout, with W and b frozen."""
 
     @staticmethod
@@ -122,17 +138,19 @@ class _LowRank(torch.autograd.Function):
         return result.addmm_(low, up.T, alpha=scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the gradients of the inputs and of the adapter."""
+        """Compute the gradients of the inputs and of the adapter, in operations that have derivatives themselves."""
         given, dropped, weight, low, down, up = ctx.saved_tensors
-        of_low = torch.mm(gradient, up).mul_(ctx.scale)  # (N, r)
-        of_down = torch.mm(of_low.T, given if dropped is None else dropped)
-        of_up = torch.mm(gradient.T, low).mul_(ctx.scale)
+        read = given if dropped is None else dropped
+        if torch.is_grad_enabled():  # for second derivatives `low` must be seen to depend on its inputs
+            low = torch.mm(read, down.T)
+        of_low = torch.mm(gradient, up) * ctx.scale  # (N, r)
+        of_down = torch.mm(of_low.T, read)
+        of_up = torch.mm(gradient.T, low) * ctx.scale
         of_given = torch.mm(gradient, weight) if ctx.needs_input_grad[0] else None
         of_dropped = None
         if dropped is not None:
             of_dropped = torch.mm(of_low, down) if ctx.needs_input_grad[1] else None
         elif of_given is not None:
-            of_given.addmm_(of_low, down)
+            of_given = torch.addmm(of_given, of_low, down)
         return of_given, of_dropped, None, None, of_down, of_up, None

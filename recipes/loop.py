@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 
+from graft.errors import TrainingError
 from graft.eval.metrics import goodness
 from graft.recipes.state import Evaluation, RunState
 from graft.recipes.step import train_step
@@ -31,8 +33,11 @@ def fit(
     save_every: int | None = None,
     watches: Sequence[Watch] = (),
     interrupted: Callable[[], bool] = lambda: False,
+    ended: Callable[[RunState], None] = lambda _: None,
 ) -> None:
     """Train runs together, each to its end, and leave in each model the weights that its recipe keeps.
+
+    A run that fails does not keep others from their end.
 
     Args:
         states: The runs, freshly built or restored from a checkpoint.
@@ -42,47 +47,90 @@ def fit(
         save_every: Steps between checkpoints; none means at every evaluation and every five minutes.
         watches: Told of every step and evaluation.
         interrupted: Asked between steps whether to stop; the runs are saved first.
+        ended: Told of each run as soon as it has come to its end, with the weights that it keeps.
 
     Raises:
-        TrainingError: See `train_step`.
+        TrainingError: See `train_step`; where there are several runs, at the end, and it names those that failed.
         KeyboardInterrupt: `interrupted` said so.
     """
+    hooks = _Hooks(score, save, save_every, watches, ended)
     # What draws from torch's own generator is seeded at every step; the caller's stays as it is.
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
-        _train(states, accelerator, score, save, save_every, watches, interrupted)
-    for state in states:
-        if state.best is not None:  # only where the recipe keeps the best
-            state.load_learned(state.best)
+        _train(states, accelerator, hooks, interrupted)
+    failed = [state for state in states if state.failed is not None]
+    if failed:
+        told = "\n".join(f"seed {s.recipe.seed}, optim.lr {s.recipe.optim.lr}: {s.failed}" for s in failed)
+        raise TrainingError(f"{len(failed)} of {len(states)} runs failed, the others are done:\n{told}")
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """What is called between steps; as for `fit`."""
+
+    score: Score
+    save: Save | None
+    save_every: int | None
+    watches: Sequence[Watch]
+    ended: Callable[[RunState], None]
 
 
 def _train(
-    states: Sequence[RunState],
-    accelerator: Accelerator,
-    score: Score,
-    save: Save | None,
-    save_every: int | None,
-    watches: Sequence[Watch],
-    interrupted: Callable[[], bool],
+    states: Sequence[RunState], accelerator: Accelerator, hooks: _Hooks, interrupted: Callable[[], bool]
 ) -> None:
-    """Take steps until no run has one left; arguments as for `fit`."""
+    """Take steps until no run has one left."""
     saved = time.monotonic()
+    for state in states:
+        if state.done:  # restored after its last step
+            _end(state, hooks)
     while going := [state for state in states if not state.done]:
-        train_step(going, accelerator)
+        _step(going, accelerator, alone=len(states) == 1)
         stopping = _agreed(interrupted(), accelerator)
+        overdue = time.monotonic() - saved > SAVE_SECONDS
         for state in going:
-            for watch in watches:
-                watch.on_step(state)
-            evaluated = _evaluates(state)
-            if evaluated and _evaluate(state, score):
-                for watch in watches:
-                    watch.on_evaluation(state)
-            late = evaluated or time.monotonic() - saved > SAVE_SECONDS
-            due = late if save_every is None else state.step % save_every == 0
-            if save is not None and (due or stopping) and not state.done:
-                save(state)
+            if state.failed is None and _look_after(state, hooks, overdue=overdue, stopping=stopping):
                 saved = time.monotonic()
         if stopping and not all(state.done for state in states):
-            raise KeyboardInterrupt(_AGAIN if save is not None else "")
+            raise KeyboardInterrupt(_AGAIN if hooks.save is not None else "")
+
+
+def _step(going: Sequence[RunState], accelerator: Accelerator, *, alone: bool) -> None:
+    """Take a step in each run; one that fails keeps others from nothing."""
+    try:
+        train_step(going, accelerator)
+    except TrainingError as error:
+        if alone:
+            raise
+        for state in going:
+            state.failed = error
+
+
+def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool) -> bool:
+    """Tell of a run's step, score the holdout where it is due, and save the run, or end it.
+
+    Returns:
+        Whether it was saved.
+    """
+    for watch in hooks.watches:
+        watch.on_step(state)
+    evaluated = _evaluates(state)
+    if evaluated and _evaluate(state, hooks.score):
+        for watch in hooks.watches:
+            watch.on_evaluation(state)
+    if state.done:
+        _end(state, hooks)
+        return False
+    due = evaluated or overdue if hooks.save_every is None else state.step % hooks.save_every == 0
+    if hooks.save is None or not (due or stopping):
+        return False
+    hooks.save(state)
+    return True
+
+
+def _end(state: RunState, hooks: _Hooks) -> None:
+    """Put the weights in that the recipe keeps, and tell."""
+    if state.best is not None:  # only where the recipe keeps the best
+        state.load_learned(state.best)
+    hooks.ended(state)
 
 
 def _agreed(asked: bool, accelerator: Accelerator) -> bool:

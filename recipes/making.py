@@ -3,9 +3,8 @@
 `graft.recipes.train` makes one run with these, `graft.recipes.sweeping` several that take their steps together.
 """
 
-import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,6 @@ from graft.recipes.recording import make_record
 from graft.recipes.scoring import HOLDOUT, metrics_of, score_splits, splits_of
 from graft.recipes.state import RunState
 from graft.recipes.watching import Display, Trackers, Watch, flattened
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,20 @@ def begin(
     return Begun(materials, folder, state)
 
 
-def learn(runs: Sequence[Begun], accelerator: Accelerator, options: RunOptions) -> None:
-    """Take the steps of one run, or of several together, with progress shown and checkpoints written."""
+def learn(
+    runs: Sequence[Begun],
+    accelerator: Accelerator,
+    options: RunOptions,
+    ended: Callable[[Begun], object] = lambda _: None,
+) -> None:
+    """Take the steps of one run, or of several together, with progress shown and checkpoints written.
+
+    Args:
+        runs: Begun.
+        accelerator: Says which process of how many this is.
+        options: How they are made.
+        ended: Told of each run as soon as it has come to its end.
+    """
     main = accelerator.is_main_process
     if options.track:
         accelerator.init_trackers("graft", config=flattened(canonical(runs[0].materials.recipe)))
@@ -133,6 +142,9 @@ def learn(runs: Sequence[Begun], accelerator: Accelerator, options: RunOptions) 
         materials = by_state[id(scored)].materials
         names = [HOLDOUT] if HOLDOUT in materials.encoded else []
         return metrics_of(materials, score_splits(scored, materials, names, accelerator)).get(HOLDOUT, {})
+
+    def end(state: RunState) -> None:
+        ended(by_state[id(state)])
 
     def save(saved: RunState) -> None:
         run = by_state[id(saved)]
@@ -159,6 +171,7 @@ def learn(runs: Sequence[Begun], accelerator: Accelerator, options: RunOptions) 
             save_every=options.checkpoint_steps,
             watches=watches,
             interrupted=interrupted,
+            ended=end,
         )
 
 

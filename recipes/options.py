@@ -34,5 +34,5 @@ class SweepOptions(RunOptions):
 
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
     """Seeds, instead of the recipe's one: `1,2,3`."""
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    rates: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     """Learning rates, instead of the recipe's one: `1e-4,3e-4`; each with each seed."""

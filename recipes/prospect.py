@@ -113,11 +113,11 @@ def foresee(
     wanted = {cell: sum(rung.trials for rung in cell.rungs) + len(config.seeds) - 1 for cell in schedule.cells}
     there = {cell: _finished(cell, schedule) for cell in schedule.cells}
     left = {cell: max(0, wanted[cell] - len(found)) for cell, found in there.items()}
-    seconds = {
-        cell: statistics.fmean(run.record.train_seconds / share for run, share in found)
+    paced = {  # seconds of a run that stepped together with others are a share of theirs
+        cell: [run.record.train_seconds / share for run, share in found if "together" not in run.record.hardware]
         for cell, found in there.items()
-        if found
     }
+    seconds = {cell: statistics.fmean(taken) for cell, taken in paced.items() if taken}
     trainable = {cell: found[0][0].record.parameters.trainable for cell, found in there.items() if found}
     untried = [cell for cell in schedule.cells if left[cell] and cell not in seconds]
     for cell, figures in (_calibrated(untried, executor, out) if executor else {}).items():

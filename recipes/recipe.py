@@ -35,8 +35,8 @@ from graft.recipes.strategies import Constant, StrategyConfig
 from graft.recipes.terms import TermConfig
 
 SCHEMA = 2
-"""Version of the recipe's form. Raise it whenever a default changes, or what one computes: digests leave out what equals
-its default. 2: layers are lean, and dropout compares 15 bits."""
+"""Version of the recipe's form. Raise it whenever a default changes, or what one computes: digests leave out what
+equals its default. 2: layers are lean, and dropout compares 15 bits."""
 
 _STANDS_FOR_CONTENT = {
     "task": ("data", "text", "label", "kind", "group", "train_size", "holdout", "split_seed"),

@@ -67,7 +67,7 @@ def make_record(
             "micro_batch_tokens": state.tokens,
             "versions": versions(),
             "commit": _commit(),
-            "hardware": _hardware(accelerator) | {"together": len(state.sweep.states) if state.sweep else 1},
+            "hardware": _hardware(accelerator) | ({"together": len(state.sweep.states)} if state.sweep else {}),
         }
     )
 

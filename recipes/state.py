@@ -13,6 +13,7 @@ from torch import nn
 
 from graft.adapters.methods import Attached
 from graft.adapters.model import AdaptedModel
+from graft.errors import TrainingError
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import Kind
 from graft.recipes import heap
@@ -66,6 +67,7 @@ class RunState:
         stopped: Early stopping said so.
         largest: Tokens of the largest step that this process has taken, padding counted.
         frozen: Knows what lies below all that learns; none to run the whole model always.
+        failed: Why the run cannot go on, where other runs do; none while it can.
         sweep: The runs that this one takes its steps with; none to take them by itself.
     """
 
@@ -90,14 +92,15 @@ class RunState:
     stopped: bool = False
     largest: int = 0
     frozen: "Frozen | None" = None
+    failed: TrainingError | None = None
     sweep: "Sweep | None" = None
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
 
     @property
     def done(self) -> bool:
-        """Whether no step is left."""
-        return self.stopped or self.step >= self.total_steps
+        """Whether no step is left, or none can be taken."""
+        return self.failed is not None or self.stopped or self.step >= self.total_steps
 
     @property
     def progress(self) -> float:

@@ -28,11 +28,16 @@ from graft.recipes.streams import stream
 
 
 @dataclass
-class _Tally:
-    """What the micro-batches of a step added up to on this process."""
+class Tally:
+    """What the micro-batches of a step added up to on this process.
 
-    loss: Tensor  # ()
-    examples: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # ids (B,), task losses (B,)
+    Attributes:
+        loss: A scalar.
+        examples: Ids (B,) and task losses (B,) of each micro-batch.
+    """
+
+    loss: Tensor
+    examples: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows | None = None) -> None:
@@ -45,30 +50,40 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
 
     Raises:
         TrainingError: A loss or gradient is not finite, or memory does not suffice for one example. The weights
-            are those of the step before.
+            are those of the step before. Where there are several runs, the one that fails says so in `failed` instead.
     """
     sweep = states[0].sweep
     if sweep is not None and rows is None and sweep.holds(states):
-        sweep.step(accelerator)
+        sweep.step(states, accelerator)
         return
     for state in states:
-        started = time.perf_counter()
-        state.enter_step()
-        chosen = state.rows() if rows is None else rows
-        state.make_room(chosen)
-        tally = _accumulate(state, chosen, accelerator)
-        loss = _reduce(state, tally.loss, accelerator)
-        gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        check_finite(state, loss, float(norm), tally.examples, accelerator)
-        _update(state, norm)
-        state.losses.append(loss)
-        state.examples_seen += len(chosen)
-        state.step += 1
-        state.seconds += time.perf_counter() - started
+        try:
+            _take(state, accelerator, rows)
+        except TrainingError as error:
+            if len(states) == 1:
+                raise
+            state.failed = error
 
 
-def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+def _take(state: RunState, accelerator: Accelerator, rows: Rows | None) -> None:
+    """Take one optimiser step in one run; as `train_step`."""
+    started = time.perf_counter()
+    state.enter_step()
+    chosen = state.rows() if rows is None else rows
+    state.make_room(chosen)
+    tally = _accumulate(state, chosen, accelerator)
+    loss = _reduce(state, tally.loss, accelerator)
+    gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    check_finite(state, loss, float(norm), tally.examples, accelerator)
+    _update(state, norm)
+    state.losses.append(loss)
+    state.examples_seen += len(chosen)
+    state.step += 1
+    state.seconds += time.perf_counter() - started
+
+
+def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
     """Run forward and backward over this process's share, in smaller micro-batches when memory runs out.
 
     Nothing is exchanged between processes in here, so one may start over without the others knowing.
@@ -91,11 +106,11 @@ def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally
             torch.cuda.empty_cache()
 
 
-def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> _Tally:
+def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
     """Add up this process's gradients of a step, terms and penalties included, and leave the weights as they are."""
     # For architectures that draw from the global generator in a place of their own: still a function of the step.
     torch.manual_seed(stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
-    tally = _Tally(torch.zeros((), device=state.device))
+    tally = Tally(torch.zeros((), device=state.device))
     units, examples = float(state.train.units[rows].sum()), len(rows)
     if state.frozen is not None:  # by all processes together, also those without an example in this step
         state.frozen.prepare(state, state.train, precision=state.recipe.speed.precision)
@@ -158,7 +173,7 @@ def forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | No
     return BatchContext(batch, outputs, losses, state.step, state.progress)
 
 
-def _add(tally: _Tally, loss: Tensor) -> None:
+def _add(tally: Tally, loss: Tensor) -> None:
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     tally.loss += loss.detach()

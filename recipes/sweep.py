@@ -10,7 +10,7 @@ example, and neither padding nor the batch around an example changes what a laye
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,11 +25,11 @@ from graft.adapters.model import Outputs
 from graft.errors import TrainingError
 from graft.eval.encoding import Batch
 from graft.recipes.batching import Rows
-from graft.recipes.joining import frozen_weights, lora_layers, obstacle, pair
+from graft.recipes.joining import lora_layers, obstacle, pair, share
 from graft.recipes.objective import BatchContext
 from graft.recipes.optimisation import schedule_factor
 from graft.recipes.state import RunState
-from graft.recipes.step import check_finite, forward_backward
+from graft.recipes.step import Tally, check_finite, forward_backward
 
 
 def join(states: Sequence[RunState], accelerator: Accelerator) -> str | None:
@@ -50,6 +50,12 @@ def join(states: Sequence[RunState], accelerator: Accelerator) -> str | None:
     return reason
 
 
+def leave(states: Sequence[RunState]) -> None:
+    """Let each run be by itself again."""
+    for state in states:
+        state.sweep = None
+
+
 class Sweep:
     """Runs of one method on one frozen base, which step together while none of them is done."""
 
@@ -60,10 +66,10 @@ class Sweep:
             states: The runs; their parameters and their optimisers' states become views of the arrays.
         """
         self.states = tuple(states)
+        self._numbers = {id(state): number for number, state in enumerate(states)}
         lead = states[0]
         for state in states[1:]:
-            for mine, shared in zip(frozen_weights(state), frozen_weights(lead), strict=True):
-                mine.data = shared.data
+            share(lead, state)
         self._sizes = [learner.weight.numel() for learner in lead.learners]
         self._counts = torch.tensor([size for size in self._sizes for _ in states], device=lead.device)
         total = len(states) * sum(self._sizes)
@@ -72,7 +78,8 @@ class Sweep:
         )
         self._views: list[list[Tensor]] = [[] for _ in states]
         """Of each run, the gradients of its learners."""
-        self._steps: list[Tensor] = []
+        self._steps: list[list[Tensor]] = [[] for _ in states]
+        """Of each run, the optimiser's count of steps for each of its learners."""
         self._stacks: dict[int, Tensor] = {}
         """By the lead's weight: all runs' weights, (K, ...), whose gradients are the runs'."""
         self._take_over()
@@ -96,7 +103,7 @@ class Sweep:
                         moment[run] = kept[name]
                     kept[name] = moment[run]
                 kept["step"] = torch.tensor(float(state.step), device=state.device)
-                self._steps.append(kept["step"])
+                self._steps[run].append(kept["step"])
                 self._views[run].append(gradients[run])
             stack = values.detach().requires_grad_()
             stack.grad = gradients
@@ -104,42 +111,55 @@ class Sweep:
             start = stop
 
     def holds(self, states: Sequence[RunState]) -> bool:
-        """Whether these are its runs, all of them."""
-        return len(states) == len(self.states) and all(a is b for a, b in zip(states, self.states, strict=True))
+        """Whether these are runs of it, several and in its order."""
+        numbers = [self._numbers.get(id(state), -1) for state in states]
+        return len(states) > 1 and numbers[0] >= 0 and numbers == sorted(set(numbers))
 
-    def step(self, accelerator: Accelerator) -> None:
-        """Take one optimiser step in every run; errors as `graft.recipes.step.train_step`."""
-        started = time.perf_counter()
-        for state in self.states:
-            state.enter_step()
-        chosen = [state.rows() for state in self.states]
-        self.states[0].make_room(np.concatenate(chosen))
-        contexts, losses = self._accumulate(chosen, accelerator)
-        norms = [torch.nn.utils.get_total_norm(views) for views in self._views]
-        figures = torch.stack([*losses, *norms]).tolist()  # the only time that the host waits for the device
-        for state, context, loss, norm in zip(
-            self.states, contexts, figures[: len(losses)], figures[len(losses) :], strict=True
-        ):
-            check_finite(state, loss, norm, context, accelerator)
-        self._update(torch.stack(norms))
-        seconds = (time.perf_counter() - started) / len(self.states)
-        for state, rows, loss in zip(self.states, chosen, figures, strict=False):
-            state.attached.after_update(state.step + 1)
-            state.optimizer.zero_grad(set_to_none=True)  # a step that the run takes by itself begins with none
-            state.losses.append(loss)
-            state.examples_seen += len(rows)
-            state.step += 1
-            state.seconds += seconds
+    def step(self, states: Sequence[RunState], accelerator: Accelerator) -> None:
+        """Take one optimiser step in some of the runs, those that have steps left.
 
-    def _accumulate(
-        self, chosen: Sequence[Rows], accelerator: Accelerator
-    ) -> tuple[list[list[tuple[Tensor, Tensor]]], list[Tensor]]:
-        """Run forward and backward over all runs' examples, fewer of them together when memory runs out.
+        A run whose loss or gradient is not finite says so in `failed`, and keeps the weights of the step before.
 
-        Returns:
-            For each run, the ids and losses of its examples, and its loss.
+        Args:
+            states: Runs of the sweep, in its order, all at the same step.
+            accelerator: Says which process of how many this is.
+
+        Raises:
+            TrainingError: Memory does not suffice for one example.
         """
-        lengths = self.states[0].train.lengths
+        started = time.perf_counter()
+        going = [self._numbers[id(state)] for state in states]
+        self.states[0].enter_step()  # its model computes for all, also when its own run is done
+        for state in states:
+            state.enter_step()
+        chosen = {run: self.states[run].rows() for run in going}
+        self.states[0].make_room(np.concatenate(list(chosen.values())))
+        taken = self._accumulate(chosen, accelerator)
+        norms = {run: torch.nn.utils.get_total_norm(self._views[run]) for run in going}
+        # The only time in a step that the host waits for the device.
+        losses, lengths = torch.stack(
+            [torch.stack([taken[run].loss for run in going]), torch.stack(list(norms.values()))]
+        ).tolist()
+        for run, loss, length in zip(going, losses, lengths, strict=True):
+            try:
+                check_finite(self.states[run], loss, length, taken[run].examples, accelerator)
+            except TrainingError as error:
+                self.states[run].failed = error
+                del norms[run]
+        self._update(norms)
+        seconds = (time.perf_counter() - started) / len(states)
+        for state, run, loss in zip(states, going, losses, strict=True):
+            if state.failed is None:
+                state.attached.after_update(state.step + 1)
+                state.losses.append(loss)
+                state.examples_seen += len(chosen[run])
+                state.step += 1
+                state.seconds += seconds
+            state.optimizer.zero_grad(set_to_none=True)  # a step that the run takes by itself begins with none
+
+    def _accumulate(self, chosen: Mapping[int, Rows], accelerator: Accelerator) -> dict[int, Tally]:
+        """Run forward and backward over the runs' examples, fewer of them together when memory runs out."""
+        lead, lengths = self.states[0], self.states[0].train.lengths
         while True:
             self._clear()
             try:
@@ -147,15 +167,17 @@ class Sweep:
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
-                longest = max(int(lengths[rows].max()) for rows in chosen)
-                if self.states[0].tokens <= longest:
+                longest = max(int(lengths[rows].max()) for rows in chosen.values())
+                if lead.tokens <= longest:
+                    step = self.states[min(chosen)].step
                     raise TrainingError(
-                        f"step {self.states[0].step}: no memory for a single example of {longest} tokens; lower "
-                        "task.max_length, or choose a cheaper method or a smaller model"
+                        f"step {step}: no memory for a single example of {longest} tokens; lower task.max_length, or "
+                        "choose a cheaper method or a smaller model"
                     ) from error
+                tokens = max(longest, lead.tokens // 2)
                 for state in self.states:
-                    state.tokens = max(longest, state.tokens // 2)
-            if self.states[0].device.type == "cuda":
+                    state.tokens = tokens
+            if lead.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _clear(self) -> None:
@@ -165,16 +187,12 @@ class Sweep:
             for learner, view in zip(state.learners, views, strict=True):
                 learner.weight.grad = view
 
-    def _forward_backward(
-        self, chosen: Sequence[Rows], accelerator: Accelerator
-    ) -> tuple[list[list[tuple[Tensor, Tensor]]], list[Tensor]]:
-        """Add up all runs' gradients; returns as `_accumulate`."""
-        examples: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.states]
-        losses: list[Tensor] = [torch.zeros(())] * len(self.states)
+    def _forward_backward(self, chosen: Mapping[int, Rows], accelerator: Accelerator) -> dict[int, Tally]:
+        """Add up all runs' gradients."""
+        taken: dict[int, Tally] = {}
         for runs in self._groups(chosen):
             if len(runs) == 1:
-                tally = forward_backward(self.states[runs[0]], chosen[runs[0]], accelerator)
-                examples[runs[0]], losses[runs[0]] = tally.examples, tally.loss
+                taken[runs[0]] = forward_backward(self.states[runs[0]], chosen[runs[0]], accelerator)
                 continue
             contexts = self._forward(runs, [chosen[run] for run in runs])
             total = torch.zeros((), device=self.states[0].device)
@@ -183,19 +201,20 @@ class Sweep:
                 assert context.losses is not None
                 units = float(state.train.units[rows].sum())
                 loss = state.objective.batch_loss(context, units=units, examples=len(rows))
-                examples[run], losses[run] = [(context.batch.ids, context.losses.detach())], loss.detach()
+                taken[run] = Tally(loss.detach(), [(context.batch.ids, context.losses.detach())])
                 total = total + loss
                 state.draws.end()
             total.backward()  # type: ignore[no-untyped-call]
-        return examples, losses
+        return taken
 
-    def _groups(self, chosen: Sequence[Rows]) -> Iterator[list[int]]:
+    def _groups(self, chosen: Mapping[int, Rows]) -> Iterator[list[int]]:
         """Divide the runs into those whose steps are of one size and fit into one micro-batch."""
         lengths, tokens = self.states[0].train.lengths, self.states[0].tokens
+        sizes = {run: (len(rows), int(lengths[rows].max())) for run, rows in chosen.items()}
         group: list[int] = []
-        for run in sorted(range(len(chosen)), key=lambda run: (len(chosen[run]), int(lengths[chosen[run]].max()))):
-            padded = (len(group) + 1) * len(chosen[run]) * int(lengths[chosen[run]].max())
-            if group and (padded > tokens or len(chosen[run]) != len(chosen[group[0]])):
+        for run in sorted(sizes, key=sizes.__getitem__):
+            examples, longest = sizes[run]
+            if group and ((len(group) + 1) * examples * longest > tokens or examples != sizes[group[0]][0]):
                 yield sorted(group)
                 group = []
             group.append(run)
@@ -252,32 +271,44 @@ class Sweep:
                 if before is not None:
                     module.__dict__["forward"] = before
 
-    def _update(self, norms: Tensor) -> None:
-        """Clip each run by its own norm, (K,), and move all of them as AdamW does (Loshchilov & Hutter 2019).
+    def _update(self, norms: Mapping[int, Tensor]) -> None:
+        """Clip each run by its own norm, and move all of them as AdamW does (Loshchilov & Hutter 2019).
 
         Weights, gradients and moments are one array each, the same learner's of all runs side by side; so are the
-        factors that belong to a run or to a learner, spread over it.
+        factors that belong to a run or to a learner, spread over it. Runs without a norm stay where they are.
         """
-        lead = self.states[0]
-        (beta, gamma), eps, done = lead.recipe.optim.betas, lead.recipe.optim.eps, lead.step + 1
-        limits = torch.tensor([state.recipe.optim.clip or float("inf") for state in self.states], device=lead.device)
-        scale = (norms / limits).clamp(min=1.0).reciprocal().repeat(len(self._sizes))
-        rates = torch.tensor([self._rates(state) for state in self.states], device=lead.device).T.reshape(-1)
+        for run, views in enumerate(self._views):
+            if run not in norms:
+                torch._foreach_zero_(views)
+        device, one = self.states[0].device, self.states[min(norms, default=0)]
+        (beta, gamma), eps, done = one.recipe.optim.betas, one.recipe.optim.eps, one.step + 1
+        runs = range(len(self.states))
+        still = torch.zeros((), device=device)
+        moves = self._spread(
+            torch.tensor([float(run in norms) for run in runs], device=device).repeat(len(self._sizes))
+        )
+        limits = torch.tensor([state.recipe.optim.clip or float("inf") for state in self.states], device=device)
+        scale = (torch.stack([norms.get(run, still) for run in runs]) / limits).clamp(min=1.0).reciprocal()
+        rates = torch.tensor([self._rates(run, moves=run in norms) for run in runs], device=device).T.reshape(-1)
         decays = torch.tensor(
-            [[state.recipe.optim.weight_decay * one.decays for one in state.learners] for state in self.states],
-            device=lead.device,
+            [[state.recipe.optim.weight_decay * each.decays for each in state.learners] for state in self.states],
+            device=device,
         ).T.reshape(-1)
         with torch.no_grad():
-            gradients = self._gradients.mul_(self._spread(scale))
-            self._first.lerp_(gradients, 1 - beta)
-            self._second.mul_(gamma).addcmul_(gradients, gradients, value=1 - gamma)
+            gradients = self._gradients.mul_(self._spread(scale.repeat(len(self._sizes))))
+            self._first.lerp_(gradients, (1 - beta) * moves)
+            self._second.mul_(1 - (1 - gamma) * moves).addcmul_(gradients, gradients, value=1 - gamma)
             size = (self._second / (1 - gamma**done)).sqrt_().add_(eps)
             self._values.mul_(self._spread(1 - rates * decays))
             self._values.sub_(self._spread(rates / (1 - beta**done)) * self._first / size)
-            torch._foreach_add_(self._steps, 1.0)
+            if norms:
+                torch._foreach_add_([step for run in norms for step in self._steps[run]], 1.0)
 
-    def _rates(self, state: RunState) -> list[float]:
-        """The rate of each of a run's learners at the coming step."""
+    def _rates(self, run: int, *, moves: bool) -> list[float]:
+        """The rate of each of a run's learners at the coming step; zero where it takes none."""
+        state = self.states[run]
+        if not moves:
+            return [0.0] * len(state.learners)
         optim, rates = state.recipe.optim, state.rates()
         assert optim.lr is not None
         peak = optim.lr * schedule_factor(state.recipe.schedule, state.step, state.total_steps)

@@ -9,14 +9,14 @@ from contextlib import ExitStack
 import torch
 
 from graft.errors import RecipeError, RunError
-from graft.recipes import hardware
+from graft.recipes import hardware, joining
 from graft.recipes.building import Materials, gather, warn_of_cuts
 from graft.recipes.making import Begun, begin, check_holdout, claim, find, finish, learn
 from graft.recipes.options import RunOptions, SweepOptions
 from graft.recipes.recipe import Recipe
 from graft.recipes.run import Run
 from graft.recipes.stock import Stock
-from graft.recipes.sweep import join
+from graft.recipes.sweep import join, leave
 from graft.recipes.train import train
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def sweep(recipe: Recipe, options: SweepOptions, *, stock: Stock | None = None) 
     Raises:
         RecipeError, DataError, CheckpointError: The recipe cannot be carried out.
         RunError: A run folder is in use, or holds an unfinished run and `resume` is off.
-        TrainingError: A loss that is not finite, or no memory for one example.
+        TrainingError: A loss that is not finite, or no memory for one example; the runs that it does not name are
+            done.
     """
     _check(options)
     stock = stock or Stock()
@@ -91,19 +92,24 @@ def _make_together(missing: Sequence[Materials], options: RunOptions) -> None:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(recipe.threads or torch.get_num_threads())
         accelerator = hardware.accelerator(recipe.device)
+        for materials in sorted(missing, key=lambda one: one.digest):  # two sweeps that wait must not wait in a ring
+            stack.callback(claim(find(options.out, materials)[0], materials.digest, options).release)
         runs: list[Begun] = []
         for materials in missing:
-            folder, _ = find(options.out, materials)
-            stack.callback(claim(folder, materials.digest, options).release)
             folder, there = find(options.out, materials)  # again: another process may just have made it
-            if there is None:
-                runs.append(begin(materials, folder, accelerator, options))
-        reason = join([run.state for run in runs], accelerator)
-        if reason is not None:
-            log.warning("%d runs are trained one after the other: %s", len(missing), reason)
+            if there is not None:
+                continue
+            runs.append(begin(materials, folder, accelerator, options))
+            reason = joining.obstacle([runs[0].state, runs[-1].state])
+            if reason is not None:
+                log.warning("%d runs are trained one after the other: %s", len(missing), reason)
+                return
+            joining.share(runs[0].state, runs[-1].state)
+        states = [run.state for run in runs]
+        if (reason := join(states, accelerator)) is not None:
+            log.info("trained by itself: %s", reason)
             return
+        stack.callback(leave, states)
         log.info("%d runs take their steps together", len(runs))
         warn_of_cuts(missing[0])
-        learn(runs, accelerator, options)
-        for run in runs:
-            finish(run, accelerator, options.kind)
+        learn(runs, accelerator, options, ended=lambda run: finish(run, accelerator, options.kind))

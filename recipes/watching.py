@@ -74,9 +74,11 @@ class Display:
             console=Console(stderr=True),
             disable=not visible,
         )
+        several = len({state.recipe.optim.lr for state in states}) > 1
         self._bars = {
             id(state): self._progress.add_task(
-                f"{state.recipe.task.name} {state.recipe.method.name} seed {state.recipe.seed}",
+                f"{state.recipe.task.name} {state.recipe.method.name} seed {state.recipe.seed}"
+                + (f" rate {state.recipe.optim.lr:g}" if several else ""),
                 total=state.total_steps,
                 completed=state.step,
                 loss="-",

@@ -1,12 +1,14 @@
 """Lean layers compute what the stock ones compute, and step aside wherever a layer is not what it usually is."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, ModernBertConfig
 
 from graft.recipes import lean
 from graft.recipes.building import build, gather
@@ -50,7 +52,7 @@ def outcome(model, ids):
 
 
 def layers(model):
-    return [module for module in model.modules() if type(module) is lean.LoraLinear]
+    return [module for module in model.modules() if isinstance(module, lean.LoraLinear)]
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -91,7 +93,8 @@ def test_gradients_are_the_derivatives():
     for dropped in (None, given(3, 4)):
         for offset in (None, bias):
             arguments = (given(3, 4), dropped, weight, offset, given(2, 4), given(5, 2), 0.7)
-            assert torch.autograd.gradcheck(lean._LowRank.apply, arguments)
+            assert torch.autograd.gradcheck(lean.LowRank.apply, arguments)
+            assert torch.autograd.gradgradcheck(lean.LowRank.apply, arguments)
 
 
 def test_an_adapters_own_dropout_reaches_the_update_alone(adapted):
@@ -105,7 +108,7 @@ def test_an_adapters_own_dropout_reaches_the_update_alone(adapted):
     assert not torch.allclose(runs[0][0], runs[2][0])
     torch.manual_seed(1)
     for layer in layers(model):
-        del layer.__dict__["forward"]
+        layer.__class__ = lean.LoraLinear
     torch.testing.assert_close(outcome(model, ids), runs[0], rtol=1e-4, atol=1e-4)
 
 
@@ -149,14 +152,19 @@ def hooked(model):
         layer.base_layer.register_forward_hook(lambda _, __, output: output + 1)
 
 
-@pytest.mark.parametrize("change", [disabled, merged, several, evaluated, base_learns, hooked])
+def hooked_backward(model):
+    for layer in layers(model):
+        layer.base_layer.register_full_backward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize("change", [disabled, merged, several, evaluated, base_learns, hooked, hooked_backward])
 def test_what_is_not_one_plain_adapter_runs_the_stock_code(adapted, change):
     model, ids = adapted()
     change(model)
     with torch.no_grad():
         stock = model(input_ids=ids).last_hidden_state
         lean.install(model)
-        assert all(lean._only_adapter(layer) is None for layer in layers(model)) or change is evaluated
+        assert all(layer.only_adapter() is None for layer in layers(model)) or change is evaluated
         assert torch.equal(model(input_ids=ids).last_hidden_state, stock)
 
 
@@ -187,8 +195,50 @@ def test_the_switch_installs_and_keeps_every_name(tiny_recipe, method):
         build(gather(tiny_recipe(method, speed={"layers": layers, "precision": "bf16"})), CPU)
         for layers in ("lean", "stock")
     ]
-    own = [sum("forward" in module.__dict__ for module in state.model.modules()) for state in states]
+    kinds = (lean.LeanLayerNorm, lean.LeanLora)
+    own = [sum(isinstance(module, kinds) for module in state.model.modules()) for state in states]
     assert own[0] > own[1] == 0
     names = [[learner.name for learner in state.learners] for state in states]
     assert names[0] == names[1]
     assert list(states[0].model.state_dict()) == list(states[1].model.state_dict())
+
+
+def test_a_residual_stream_that_begins_in_the_embeddings_stays_in_fp32(tmp_path):
+    config = ModernBertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        pad_token_id=0,
+        reference_compile=False,
+    )
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).eval()
+    ids = torch.randint(4, 40, (3, 11))
+    exact = model(input_ids=ids).last_hidden_state
+    lean.install(model, keep=[model.embeddings])
+    kinds = []
+    for layer in model.layers:
+        layer.register_forward_hook(
+            lambda _, __, output: kinds.append((output if isinstance(output, torch.Tensor) else output[0]).dtype)
+        )
+    with bf16():
+        ours = model(input_ids=ids).last_hidden_state.float()
+    assert set(kinds) == {torch.float32}
+    torch.testing.assert_close(ours, exact, rtol=3e-2, atol=3e-2)
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once(adapted):
+    model, ids = adapted()
+    lean.install(model)
+    with bf16():
+        outcome(model, ids)
+    layer = weakref.ref(layers(model)[0])
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert layer() is None
+    finally:
+        gc.enable()

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from graft.errors import TrainingError
 from graft.recipes import sweep as sweep_module
 from graft.recipes.building import build, gather
 from graft.recipes.checkpoints import restore, save
+from graft.recipes.joining import frozen_weights
 from graft.recipes.step import train_step
 from graft.recipes.stock import Stock
 from graft.recipes.sweep import join
@@ -96,7 +96,7 @@ def test_bf16_stays_within_its_rounding(states, accelerator):
 def test_the_base_and_the_arrays_are_shared(states, accelerator):
     together = states()
     assert join(together, accelerator) is None
-    frozen = [{weight.data_ptr() for weight in sweep_module.frozen_weights(state)} for state in together]
+    frozen = [{weight.data_ptr() for weight in frozen_weights(state)} for state in together]
     assert frozen[0] == frozen[1] == frozen[2]
     own = [{learner.weight.data_ptr() for learner in state.learners} for state in together]
     assert not own[0] & own[1]
@@ -181,18 +181,24 @@ def test_runs_go_on_together_from_checkpoints(states, accelerator, tmp_path):
         close(mine, theirs, 1e-6)
 
 
-def test_a_loss_that_is_not_finite_names_the_run_and_its_examples(states, accelerator):
+def test_a_run_that_fails_names_its_examples_and_the_others_go_on(states, accelerator):
     together = states()
     assert join(together, accelerator) is None
     steps(together, accelerator, 1)
-    before = [state.learned() for state in together]
     with torch.no_grad():
         together[1].model.heads["default"].get_parameter("classifier.weight").fill_(float("nan"))
-    before[1] = together[1].learned()
-    with pytest.raises(TrainingError, match=r"step 1: the loss is nan \(training examples \["):
-        steps(together, accelerator, 1)
-    for state, learned in zip(together, before, strict=True):
-        torch.testing.assert_close(state.learned(), learned, equal_nan=True)
+    before = [state.learned() for state in together]
+    steps(together, accelerator, 1)
+    assert "step 1: the loss is nan (training examples [" in str(together[1].failed)
+    assert together[1].done
+    torch.testing.assert_close(together[1].learned(), before[1], equal_nan=True, rtol=0, atol=0)
+    alone = apart(states(), accelerator, 5)
+    going = [state for state in together if not state.done]
+    assert len(going) == 3
+    steps(going, accelerator, 3)
+    for state, other in zip(together, alone, strict=True):
+        if state is not together[1]:
+            close(state, other)
 
 
 REASONS = [
@@ -221,7 +227,7 @@ def test_runs_that_cannot_step_together_say_why(states, accelerator, sections, r
 def test_other_weights_and_other_steps_keep_runs_apart(states, accelerator):
     some = states()
     with torch.no_grad():
-        sweep_module.frozen_weights(some[1])[3].add_(0.1)
+        frozen_weights(some[1])[3].add_(0.1)
     assert join(some, accelerator) == "their frozen weights differ"
     others = states()
     steps(others[:1], accelerator, 1)

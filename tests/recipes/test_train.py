@@ -288,12 +288,16 @@ def test_clipping_bounds_the_global_norm(tiny_recipe, monkeypatch):
     real = state.optimizer.step
 
     def step():
-        norms.append(float(torch.cat([w.weight.grad.flatten() for w in state.learners]).norm()))
-        real()
+        before = torch.cat([learner.weight.grad.flatten() for learner in state.learners])
+        real()  # which clips on its way
+        after = torch.cat([learner.weight.grad.flatten() for learner in state.learners])
+        norms.extend([float(before.norm()), float(after.norm())])
+        torch.testing.assert_close(after / after.norm(), before / before.norm())
 
     monkeypatch.setattr(state.optimizer, "step", step)
     step_module.train_step([state], accelerator)
-    assert norms == [pytest.approx(0.01, rel=1e-4)]
+    assert norms == [pytest.approx(norms[0]), pytest.approx(0.01, rel=1e-4)]
+    assert norms[0] > 0.1
 
 
 def test_a_live_process_owns_its_run_folder(tmp_path, tiny_recipe):
