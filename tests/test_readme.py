@@ -18,6 +18,7 @@ import yaml
 import graft
 from graft import cli
 from graft.recipes import comparison_options, flags
+from graft.recipes.options import RunOptions, SweepOptions
 from graft.recipes.recipe import from_mapping
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +143,8 @@ def test_every_command_that_the_readme_shows_is_understood(words: list[str], mon
     if command.name == "compare":
         comparison_options.parse(rest, "graft compare")
     elif {"flags"} == {parameter.name for parameter in command.params}:  # those of `graft train`
-        flags.parse([word for word in rest if word != "FLAGS"], "graft train")
+        options = SweepOptions if command.name == "sweep" else RunOptions
+        flags.parse([word for word in rest if word != "FLAGS"], "graft train", options=options)
     else:
         command.parse_args(context, rest)
 
