@@ -57,7 +57,7 @@ def leave(states: Sequence[RunState]) -> None:
 
 
 class Sweep:
-    """Runs of one method on one frozen base, which step together while none of them is done."""
+    """Runs of one method on one frozen base, of which those that have steps left take them together."""
 
     def __init__(self, states: Sequence[RunState]) -> None:
         """Put what learns, its gradients and its moments into one array each, and share the frozen weights.

@@ -178,7 +178,8 @@ def page(out: Path, data: Path | None) -> str:
         "tutorial. Rates and ratios are medians over the rounds, a ratio's two segments neighbours in time. *of GEMM",
         "rate* is model FLOP utilisation: 4 N D operations (full 6, probe 2) a second, N the weights outside the",
         "embeddings and D the tokens without padding, against bf16 matrix products measured between the segments.",
-        "Peaks are of processes of their own.\n",
+        "Peaks are of processes of their own. All of them run with what graft sets for a process: threads that wait",
+        "leave the processor, and oneDNN keeps what it prepared for 64 shapes instead of 1,024 ([why](plan.md)).\n",
     ]
     for task, method, _ in rows(data):
         file = out / f"{task} {method}.json"

@@ -2,8 +2,8 @@
 
     python scripts/sweep_speed.py [--runs 8] [--steps 40] [--device auto] [--examples 32] [--model minilm]
 
-Both sides are the same runs: LoRA on query and value with as many seeds. The last line is JSON; a ratio above 1 says that
-together is faster, and `largest_difference` is that of their losses.
+Both sides are the same runs: LoRA on query and value with as many seeds. The last line is JSON; a ratio above 1 says
+that together is faster, and `largest_difference` is that of their losses.
 """
 
 import argparse
