@@ -10,7 +10,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from graft.eval.predict import plan_batches
 from graft.files import fingerprint
 from graft.recipes import attention, frozen_store, hardware, lean
 from graft.recipes.recording import arithmetic_of, versions
+from graft.recipes.stand_ins import stand_ins
 
 if TYPE_CHECKING:
     from graft.recipes.state import RunState
@@ -171,7 +171,8 @@ class Frozen:
             features = torch.cat(parts).to(state.device)
             return Outputs(features, state.model.logits(features), None)
         hidden = pad_sequence(parts, batch_first=True).to(state.device)
-        with _skipping(_layers(state.model)[: cut.layers], hidden, outputs.parts):
+        skipped = _layers(state.model)[: cut.layers]
+        with stand_ins(skipped, [_known(hidden, outputs.parts)] * len(skipped)):
             return state.model(batch.inputs)  # type: ignore[no-any-return]  # nn.Module's annotation
 
     def _cut(self, state: "RunState") -> Cut | None:
@@ -318,23 +319,9 @@ def _outputs(model: AdaptedModel, layers: int | None, batch: Batch) -> tuple[Ten
     raise RuntimeError(f"{model.family.name}: a forward pass went past layer {layers - 1}")
 
 
-@contextmanager
-def _skipping(layers: Sequence[nn.Module], hidden: Tensor, parts: int) -> Iterator[None]:
-    """Let layers hand on what is known of the last one's output, instead of computing it."""
-
-    def known(*_: Any, **__: Any) -> Any:
-        return (hidden, *([None] * (parts - 1))) if parts else hidden
-
-    own = [layer.__dict__.get("forward") for layer in layers]  # a wrapper that recomputes, say
-    for layer in layers:
-        layer.__dict__["forward"] = known
-    try:
-        yield
-    finally:
-        for layer, forward in zip(layers, own, strict=True):
-            del layer.__dict__["forward"]
-            if forward is not None:
-                layer.__dict__["forward"] = forward
+def _known(hidden: Tensor, parts: int) -> Callable[..., Any]:
+    """Hand on what is known of the last frozen layer's output, instead of computing it."""
+    return lambda *_, **__: (hidden, *([None] * (parts - 1))) if parts else hidden
 
 
 def _content(state: "RunState", cut: Cut) -> str:

@@ -28,6 +28,7 @@ from graft.recipes.batching import Rows
 from graft.recipes.joining import lora_layers, obstacle, pair, share
 from graft.recipes.objective import BatchContext
 from graft.recipes.optimisation import schedule_factor
+from graft.recipes.stand_ins import stand_ins
 from graft.recipes.state import RunState
 from graft.recipes.step import Tally, check_finite, forward_backward
 
@@ -259,17 +260,8 @@ class Sweep:
             if id(module) in inside:  # a fresh pooler, which learns with the head
                 patched.append(module)
                 forwards.append(partial(_each, [state.stages[-1][number] for state in states], lead, own))
-        kept = [module.__dict__.get("forward") for module in patched]
-        for module, forward in zip(patched, forwards, strict=True):
-            module.__dict__["forward"] = forward
-        try:
-            with lead.draws.joined([state.draws for state in states]):
-                yield
-        finally:
-            for module, before in zip(patched, kept, strict=True):
-                del module.__dict__["forward"]
-                if before is not None:
-                    module.__dict__["forward"] = before
+        with stand_ins(patched, forwards), lead.draws.joined([state.draws for state in states]):
+            yield
 
     def _update(self, norms: Mapping[int, Tensor]) -> None:
         """Clip each run by its own norm, and move all of them as AdamW does (Loshchilov & Hutter 2019).
