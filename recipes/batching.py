@@ -15,7 +15,8 @@ from graft.recipes.streams import stream
 
 Rows = npt.NDArray[np.int64]
 
-_POOL_STEPS = 40  # a pool is sorted by length: large enough to bucket well, small enough to keep epochs random
+_LARGEST_POOL = 40  # steps; a pool is sorted by length: larger ones would hardly save more padding
+_POOLS = 8  # in an epoch, at least: what is sorted whole would make of an epoch a walk from length to length
 
 
 def steps_per_epoch(size: int, examples: int) -> int:
@@ -23,12 +24,18 @@ def steps_per_epoch(size: int, examples: int) -> int:
     return math.ceil(size / examples)
 
 
+def pool_steps(steps: int) -> int:
+    """Tell how many steps of an epoch of so many are sorted by length together; 1 sorts nothing."""
+    return min(_LARGEST_POOL, max(1, steps // _POOLS))
+
+
 def epoch_plan(lengths: Rows, *, seed: int, epoch: int, examples: int, buckets: bool) -> list[Rows]:
     """Lay out one epoch.
 
-    With buckets, the shuffled examples are sorted by length within pools of 40 steps, cut into steps, and the steps
-    shuffled: a step then holds examples of like length and wastes little on padding, while lengths stay
-    mixed from step to step.
+    With buckets, the shuffled examples are sorted by length within pools, cut into steps, and the steps shuffled: a
+    step then holds examples of like length and wastes little on padding, while lengths stay mixed from step to step.
+    A pool is at most an eighth of the epoch, and at most 40 steps: a short training loses score where each of its few
+    gradients is of one length alone. In an epoch of fewer than 16 steps, each step holds what it would without buckets.
 
     Args:
         lengths: Tokens of each example, (N,).
@@ -45,8 +52,9 @@ def epoch_plan(lengths: Rows, *, seed: int, epoch: int, examples: int, buckets: 
     if not buckets:
         return [order[start : start + examples] for start in range(0, len(order), examples)]
     steps: list[Rows] = []
-    for start in range(0, len(order), examples * _POOL_STEPS):
-        pool = order[start : start + examples * _POOL_STEPS]
+    size = examples * pool_steps(steps_per_epoch(len(order), examples))
+    for start in range(0, len(order), size):
+        pool = order[start : start + size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         steps.extend(pool[at : at + examples] for at in range(0, len(pool), examples))
     return [steps[number] for number in generator.permutation(len(steps))]

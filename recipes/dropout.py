@@ -3,7 +3,7 @@
 A mask belongs to an example, not to the batch that it happens to sit in. However a step is cut into micro-batches, for
 memory, for several processes or after running out of memory, every example meets the same masks, and so does a
 step that is repeated after a resume or recomputed by gradient checkpointing. The hash runs in plain integer tensor
-operations, the same on every device, and on a CPU costs a quarter of `torch.nn.functional.dropout`, whose
+operations, the same on every device, and on a CPU costs a tenth of `torch.nn.functional.dropout`, whose
 random numbers are drawn one after the other.
 
 A module that a forward pass calls several times (ALBERT's shared layers, the dropout of RoBERTa's head) meets the same
@@ -16,6 +16,7 @@ whose row is whose would be wrong in silence.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -35,8 +36,10 @@ _KEY_SECOND = 0x94D049BB133111EB - (1 << 64)
 _BITS_INCREMENT = -0x61C88647
 _BITS_FIRST = 0x85EBCA6B - (1 << 32)
 _BITS_SECOND = 0xC2B2AE35 - (1 << 32)
-_LANES = 1 << 15  # of a mask element's 16 bits the upper 15 are compared, so rates are multiples of 1 / 32768
-_ROW_STRIDE = 1 << 12  # lane pairs in a row of attention probabilities: sequences up to 8192
+_LANES = 4  # elements that one word of 32 bits decides, by 8 bits each
+_LEVELS = 1 << 8  # what an element's bits can be
+_FRACTIONS = 1 << 16  # of a level, between which an example's threshold is drawn
+_ROW_STRIDE = 1 << 12  # words in a row of attention probabilities: sequences up to 16384
 _HEAD_STRIDE = _ROW_STRIDE << 13
 _INTEGERS = {
     torch.bfloat16: torch.int16,
@@ -59,6 +62,29 @@ def _shift(bits: Tensor, places: int, width: int) -> Tensor:
     return (bits >> places).bitwise_and_((1 << (width - places)) - 1)
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """What the masks of B examples at one site begin from.
+
+    Attributes:
+        low: (B, 1) int32.
+        high: (B, 1) int32.
+        fractions: Where between two levels an example's threshold lies, (B,) int32 below 65,536.
+    """
+
+    low: Tensor
+    high: Tensor
+    fractions: Tensor
+
+
+def _keys_of(rows: Tensor, sites: Tensor) -> list[_Keys]:
+    """Combine the keys of examples, (B,) int64, with the numbers of sites, (S,) int64."""
+    mixed = _mix(rows ^ sites[:, None])  # (S, B)
+    fractions = (_mix(mixed) & (_FRACTIONS - 1)).to(torch.int32)
+    low, high = mixed.to(torch.int32)[..., None], (mixed >> 32).to(torch.int32)[..., None]
+    return [_Keys(*parts) for parts in zip(low, high, fractions, strict=True)]
+
+
 class DropoutStream:
     """What the masks of one run depend on just now; shared by all dropout sites of a model.
 
@@ -75,6 +101,9 @@ class DropoutStream:
         self._shared: Tensor | None = None  # (1,) int64, the step's key for what belongs to no example
         self._on_weights = False
         self._increments: dict[torch.Size, Tensor] = {}  # of the forward pass at hand, whose layers are alike
+        self._sites: list[int] = []  # that have drawn so far: the keys of all are made together
+        self._keys: dict[int, _Keys] = {}
+        self._keyed: Tensor | None = None  # the examples that `_keys` is for
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -92,7 +121,8 @@ class DropoutStream:
 
     def end(self) -> None:
         """Leave the step: nothing is dropped until the next one begins."""
-        self.rows = self._shared = None
+        self.rows = self._shared = self._keyed = None
+        self._keys = {}
         self._increments.clear()
 
     @contextmanager
@@ -140,72 +170,98 @@ class DropoutStream:
         if self.rows is None or self._shared is None:
             raise RuntimeError("dropout outside of a training step: put the model into evaluation mode first")
         if self._on_weights:
-            return self._draw(torch.Size((1, shape.numel())), rate, site, dtype, self._shared).view(shape)
+            keys = _keys_of(self._shared, torch.tensor([site], device=self._shared.device))[0]
+            return self._draw(torch.Size((1, shape.numel())), rate, dtype, keys).view(shape)
         if shape[0] != len(self.rows):
             raise RuntimeError(
                 f"dropout over {tuple(shape)}: the first axis is not the {len(self.rows)} examples; "
                 "if the tensor comes from weights alone, name its site in graft.recipes.dropout.WEIGHT_SITES"
             )
-        return self._draw(shape, rate, site, dtype, self.rows)
+        return self._draw(shape, rate, dtype, self._at(site, self.rows))
 
-    def _draw(self, shape: torch.Size, rate: float, site: int, dtype: torch.dtype, rows: Tensor) -> Tensor:
-        """Draw a mask of shape (B, ...) by the keys of its rows, (B,)."""
-        keys = _mix(rows ^ site)
-        low = keys.to(torch.int32)[:, None]
-        high = (keys >> 32).to(torch.int32)[:, None]
+    def _at(self, site: int, rows: Tensor) -> _Keys:
+        """Look up the keys of the examples at a site: a step's sites are the last step's, so all are made at once."""
+        if self._keyed is not rows:
+            self._keys, self._keyed = {}, rows
+        if site not in self._keys:
+            if site not in self._sites:
+                self._sites.append(site)
+            keys = _keys_of(rows, torch.tensor(self._sites, device=rows.device))
+            self._keys = dict(zip(self._sites, keys, strict=True))
+        return self._keys[site]
+
+    def _draw(self, shape: torch.Size, rate: float, dtype: torch.dtype, keys: _Keys) -> Tensor:
+        """Draw a mask of shape (B, ...)."""
         if shape[1:] not in self._increments:
-            self._increments[shape[1:]] = _increments(shape[1:], rows.device)
-        bits = self._increments[shape[1:]] + low  # (B, lane pairs)
+            self._increments[shape[1:]] = _increments(shape[1:], keys.low.device)
+        bits = self._increments[shape[1:]] + keys.low  # (B, words)
         bits ^= _shift(bits, 16, 32)
-        bits *= _BITS_FIRST
-        bits ^= high  # two keys, so that no two examples read shifted copies of one sequence
+        torch.add(
+            keys.high, bits, alpha=_BITS_FIRST, out=bits
+        )  # a second key: no two examples share a shifted sequence
         bits ^= _shift(bits, 13, 32)
         bits *= _BITS_SECOND
         bits ^= _shift(bits, 16, 32)
-        lanes = bits.view(torch.int16)
-        if len(shape) == 4:
-            _, heads, queries, keys_length = shape
-            lanes = lanes.view(shape[0], heads, queries, -1)[..., :keys_length]
-        else:
-            lanes = lanes[:, : shape[1:].numel()].reshape(shape)
-        return _numbers(lanes, rate, dtype)
+        lanes = bits.view(torch.int8).view(shape[0], *shape[1:-1], -1) if len(shape) == 4 else bits.view(torch.int8)
+        return _numbers(lanes, _thresholds(keys.fractions, rate), shape, rate, dtype)
 
 
-def _numbers(lanes: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
+def _thresholds(fractions: Tensor, rate: float) -> Tensor:
+    """Find for each example the level from which on its elements are kept.
+
+    It is one of the two levels next to the rate, by a chance that meets the rate: each element is dropped with
+    probability `rate`, and two elements of an example are correlated by at most 4e-6 / (rate (1 - rate)).
+
+    Args:
+        fractions: (B,) int32, below 65,536.
+        rate: Probability of dropping an element.
+
+    Returns:
+        (B,) int16.
+    """
+    least = round(rate * _LEVELS * _FRACTIONS) - _LEVELS // 2 * _FRACTIONS
+    return ((fractions + least) >> 16).to(torch.int16)
+
+
+def _numbers(lanes: Tensor, thresholds: Tensor, shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     """Turn random bits into zeros and 1 / (1 - rate).
 
     By integers alone: to compare and to convert booleans takes a processor ten times as long.
 
     Args:
-        lanes: int16, of any shape.
+        lanes: int8, (B, lanes) or (B, heads, queries, lanes), with some more lanes than elements at the end.
+        thresholds: The least that is kept, (B,) int16.
+        shape: Of the result, (B, ...).
         rate: Probability of a zero.
         dtype: Type of the result.
     """
-    first = round(rate * _LANES) - _LANES // 2  # the least of the upper 15 bits that is kept
-    kept = (lanes >> 1).neg_().add_(first - 1).bitwise_right_shift_(15)  # all bits where kept, none where dropped
+    kept = lanes.to(torch.int16)
+    torch.sub((thresholds - 1).view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
+    kept.bitwise_right_shift_(15)  # all bits where kept, none where dropped
     integer = _INTEGERS[dtype]
     scale = int(torch.tensor(1 / (1 - rate), dtype=dtype).view(integer))
-    return kept.to(integer).bitwise_and_(scale).view(dtype)
+    kept = kept[..., : shape[-1]] if len(shape) == 4 else kept[:, : shape[1:].numel()]
+    return (kept.to(integer) & scale).view(dtype).view(shape)
 
 
 def _increments(shape: torch.Size, device: torch.device) -> Tensor:
-    """What the lane pairs of an example of this shape begin from, (lane pairs,) int32."""
+    """What the words of an example of this shape begin from, (words,) int32."""
     index = _attention_index(shape, device) if len(shape) == 3 else _flat_index(shape, device)
     return index * _BITS_INCREMENT
 
 
 def _flat_index(shape: torch.Size, device: torch.device) -> Tensor:
-    """Number the lane pairs of one example row by row: padding at the end leaves the earlier ones alone."""
-    return torch.arange((shape.numel() + 1) // 2, dtype=torch.int32, device=device)
+    """Number the words of one example row by row: padding at the end leaves the earlier ones alone."""
+    return torch.arange(-(-shape.numel() // _LANES), dtype=torch.int32, device=device)
 
 
 def _attention_index(shape: torch.Size, device: torch.device) -> Tensor:
-    """Number the lane pairs of (heads, queries, keys) by fixed strides, independent of the padded length."""
+    """Number the words of (heads, queries, keys) by fixed strides, independent of the padded length."""
     heads, queries, keys_length = shape
     head = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None] * _HEAD_STRIDE
     query = torch.arange(queries, dtype=torch.int32, device=device)[:, None] * _ROW_STRIDE
-    pair = torch.arange((keys_length + 1) // 2, dtype=torch.int32, device=device)
-    return (head + query + pair).reshape(-1)
+    word = torch.arange(-(-keys_length // _LANES), dtype=torch.int32, device=device)
+    return (head + query + word).reshape(-1)
 
 
 def site_number(name: str) -> int:

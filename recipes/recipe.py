@@ -34,7 +34,7 @@ from graft.recipes.refusal import explain
 from graft.recipes.strategies import Constant, StrategyConfig
 from graft.recipes.terms import TermConfig
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the recipe's form. Raise it whenever a default changes, or what one computes: digests leave out what
 equals its default. 2: layers are lean, and dropout compares 15 bits."""
 

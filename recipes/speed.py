@@ -1,6 +1,6 @@
 """Which of the switches under `speed` are on for a run, what each does there, and why."""
 
-from graft.recipes.batching import epoch_plan, padded_share
+from graft.recipes.batching import epoch_plan, padded_share, pool_steps
 from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
 from graft.recipes.recipe import Recipe
 from graft.recipes.state import RunState
@@ -40,6 +40,8 @@ def _buckets(state: RunState) -> str:
         padded_share(epoch_plan(lengths, seed=seed, epoch=0, examples=examples, buckets=buckets), lengths)
         for buckets in (True, False)
     )
+    if state.recipe.speed.buckets and pool_steps(state.epoch_steps) == 1:
+        return f"on, but an epoch of {state.epoch_steps} steps is too short to sort; {off:.0%} of tokens are padding"
     if state.recipe.speed.buckets:
         return f"on: {on:.0%} of the tokens are padding; off it would be {off:.0%}"
     return f"off: {off:.0%} of the tokens are padding; on it would be {on:.0%}"

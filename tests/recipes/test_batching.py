@@ -1,10 +1,11 @@
 """The plan of an epoch is global and pure; cutting it into micro-batches loses nothing."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.recipes.batching import epoch_plan, micro_batches, padded_share, steps_per_epoch, stream_rows
+from graft.recipes.batching import epoch_plan, micro_batches, padded_share, pool_steps, steps_per_epoch, stream_rows
 
 lengths_of = st.lists(st.integers(1, 128), min_size=1, max_size=400).map(np.array)
 
@@ -39,12 +40,36 @@ def test_ranks_share_a_step_without_gap_or_overlap_and_within_the_budget(lengths
 
 
 def test_buckets_waste_less_on_padding():
-    lengths = np.random.default_rng(0).integers(5, 120, 2000)
+    lengths = np.random.default_rng(0).integers(5, 120, 4000)
     bucketed, plain = (
         padded_share(epoch_plan(lengths, seed=1, epoch=0, examples=32, buckets=buckets), lengths)
         for buckets in (True, False)
     )
     assert bucketed < 0.1 < plain
+
+
+@pytest.mark.parametrize(
+    ("steps", "together"), [(1, 1), (15, 1), (16, 2), (32, 4), (115, 14), (319, 39), (320, 40), (9999, 40)]
+)
+def test_at_most_an_eighth_of_an_epoch_is_sorted_together(steps, together):
+    assert pool_steps(steps) == together
+
+
+def test_steps_of_a_short_epoch_hold_all_lengths():
+    lengths = np.random.default_rng(0).integers(5, 120, 15 * 32)
+    bucketed, plain = (epoch_plan(lengths, seed=1, epoch=0, examples=32, buckets=buckets) for buckets in (True, False))
+    assert sorted(sorted(rows.tolist()) for rows in bucketed) == sorted(sorted(rows.tolist()) for rows in plain)
+
+
+def test_a_steps_examples_come_from_one_pool_of_the_shuffled_epoch():
+    lengths = np.random.default_rng(0).integers(5, 120, 32 * 32)
+    bucketed, plain = (epoch_plan(lengths, seed=1, epoch=0, examples=32, buckets=buckets) for buckets in (True, False))
+    pool = np.empty(len(lengths), np.int64)
+    for number in range(8):
+        pool[np.concatenate(plain[4 * number : 4 * number + 4])] = number
+    assert all(len(set(pool[rows])) == 1 for rows in bucketed)
+    spread = [int(np.ptp(lengths[rows])) for rows in bucketed]
+    assert np.mean(spread) < 60  # sorted from end to end it would be 4, as shuffled 107
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 30))

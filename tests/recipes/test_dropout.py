@@ -30,6 +30,17 @@ def test_drops_at_the_rate_and_keeps_the_mean(shape, rate):
     assert torch.equal(drawn.unique(), torch.tensor([0.0, 1 / (1 - rate)]))
 
 
+def test_every_element_is_dropped_at_the_rate_between_two_levels():
+    # 0.1 is 25.6 of the 256 levels of an element's bits: an example's threshold is 25 or 26.
+    dropped = mask((4000, 400), ids=torch.arange(4000)) == 0
+    assert stats.binomtest(int(dropped.sum()), dropped.numel(), 0.1).pvalue > 1e-4
+    shares = dropped.double().mean(dim=1)
+    spread = float(shares.var()) / (0.1 * 0.9 / 400)  # 1 if an example's elements were independent
+    assert abs(spread - 1.016) < 0.1
+    of_positions = stats.binomtest(int(dropped[:, 17].sum()), 4000, 0.1)
+    assert of_positions.pvalue > 1e-4
+
+
 def test_neighbours_examples_steps_sites_and_seeds_are_uncorrelated():
     def bits(**change):
         return (mask((16, 40, 64), 0.5, **change) == 0).numpy().reshape(16, -1).astype(float)
@@ -40,6 +51,14 @@ def test_neighbours_examples_steps_sites_and_seeds_are_uncorrelated():
     for other in others:
         correlation = np.corrcoef(base.ravel(), other.ravel())[0, 1]
         assert abs(correlation) < 4.5 / np.sqrt(base.size), correlation
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_elements_are_uncorrelated_over_examples(rate):
+    dropped = (mask((512, 300), rate, ids=torch.arange(512)) == 0).double().numpy()
+    correlations = np.corrcoef(dropped.T)[np.triu_indices(300, 1)] * np.sqrt(512)
+    assert abs(np.mean(correlations**2) - 1) < 6 * np.sqrt(2 / len(correlations))
+    assert abs(correlations.mean()) < 0.05
 
 
 def test_bits_pass_a_serial_chi_square_test():

@@ -30,10 +30,17 @@ def test_precision_is_what_the_processor_computes_or_what_was_asked(tiny_recipe,
 
 
 def test_buckets_tell_the_padding_with_and_without(tiny_recipe):
-    on, off = (said(with_speed(tiny_recipe(), buckets=buckets))["buckets"] for buckets in (True, False))
+    long = tiny_recipe(schedule={"examples": 2})
+    on, off = (said(with_speed(long, buckets=buckets))["buckets"] for buckets in (True, False))
     shares = [float(word.rstrip("%")) for word in on.split() if word.endswith("%")]
     assert shares[0] < shares[1]
     assert off.startswith(f"off: {shares[1]:.0f}%")
+
+
+def test_buckets_without_effect_say_so(tiny_recipe):
+    told = said(tiny_recipe(schedule={"examples": 8}))["buckets"]
+    assert told.startswith("on, but an epoch of ")
+    assert "is too short to sort" in told
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_budget_divides_the_runs_and_changes_nothing(states, accelerator, monk
 
     monkeypatch.setattr(sweep_module.Sweep, "_forward", counted)
     for state in together:
-        state.tokens = 2 * 7 * 17  # room for two runs of most lengths
+        state.tokens = 2 * 7 * 24 + 24  # room for two runs, and in the short step of 5 examples for three
     steps(together, accelerator)
     assert 2 in sizes
     assert 3 in sizes
