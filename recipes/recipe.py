@@ -154,6 +154,8 @@ class SpeedConfig(_Section):
     """Plain matrix products, the fastest for short texts on a processor; or torch's scaled dot product attention."""
     layers: Literal["lean", "stock"] = "lean"
     """Normalisation and LoRA in fewer passes over memory; or as torch and peft compute them."""
+    last_layer: Literal["read", "all"] = "read"
+    """Compute the last layer for the token that the head reads, where it reads one; or for all tokens."""
     cache: bool = True
     """Keep on disk what the layers below all that learns say of each example, instead of computing it every epoch."""
 

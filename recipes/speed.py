@@ -2,6 +2,7 @@
 
 from graft.recipes.batching import epoch_plan, padded_share, pool_steps
 from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
+from graft.recipes.last_layer import shortens
 from graft.recipes.recipe import Recipe
 from graft.recipes.state import RunState
 
@@ -22,6 +23,7 @@ def explain_speed(asked: Recipe, state: RunState) -> dict[str, str]:
         "dropout": _dropout(state),
         "attention": _attention(state),
         "layers": _layers(state),
+        "last_layer": _last_layer(state),
         "cache": _cache(state),
     }
 
@@ -63,6 +65,16 @@ def _layers(state: RunState) -> str:
     if state.recipe.speed.layers == "stock":
         return "stock: as torch and peft compute them, with more passes over memory"
     return "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
+
+
+def _last_layer(state: RunState) -> str:
+    if state.recipe.speed.last_layer == "all":
+        return "all: computed for every token"
+    if state.objective.needs:
+        return "all: a term needs all hidden states"
+    if not shortens(state.model):
+        return f"all: the head reads more than the first token, or {state.model.family.name} has no shorter layer here"
+    return "read: in training, the last layer is computed for the first token of each example, which alone is read"
 
 
 def kept_at(state: RunState) -> Cut | None:

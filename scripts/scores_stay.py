@@ -39,6 +39,7 @@ OFF = {
     "dropout": "stock",
     "attention": "sdpa",
     "layers": "stock",
+    "last_layer": "all",
     "cache": False,
 }
 MARGIN = 1.5

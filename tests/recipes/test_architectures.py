@@ -15,6 +15,7 @@ from graft.errors import GraftError, RecipeError
 from graft.recipes import stock
 from graft.recipes.building import build, gather
 from graft.recipes.frozen import Frozen
+from graft.recipes.last_layer import shortens
 from graft.recipes.scoring import metrics_of, score_splits
 from graft.recipes.step import train_step
 
@@ -142,6 +143,20 @@ def test_a_trained_model_scores_every_example_without_dropping(family, kind, rec
     assert np.isfinite(found["holdout"].scores).all()
     assert all(np.isfinite(value) for value in metrics_of(materials, found)["holdout"].values())
     train_step([state], accelerator)  # back in training mode
+
+
+@pytest.mark.parametrize("method", sorted(METHOD_SETTINGS))
+@pytest.mark.parametrize("family", ALL)
+def test_a_last_layer_for_what_is_read_trains_as_the_whole_one(family, method, recipe_of, accelerator):
+    short, whole = (
+        trained(recipe_of(family, method, speed={"last_layer": last_layer}), accelerator)[0]
+        for last_layer in ("read", "all")
+    )
+    np.testing.assert_allclose(short.losses, whole.losses, rtol=1e-5)
+    for one, other in zip(short.learners, whole.learners, strict=True):
+        if one.weight.ndim > 1:  # a key's bias has no gradient, and AdamW makes steps of its rounding
+            torch.testing.assert_close(one.weight, other.weight, rtol=1e-3, atol=1e-5)
+    assert shortens(short.model) == (family in {"bert", "roberta", "xlm-roberta", "electra"})
 
 
 @pytest.mark.parametrize("family", ALL)

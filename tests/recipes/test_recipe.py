@@ -75,6 +75,7 @@ CHANGES = [
     {"speed": {"dropout": "stock"}},
     {"speed": {"attention": "sdpa"}},
     {"speed": {"layers": "stock"}},
+    {"speed": {"last_layer": "all"}},
     {"device": "cuda"},
     {"threads": 1},
 ]
