@@ -1,15 +1,14 @@
-"""Layers in fewer passes over memory: normalisation that hands on bf16, biases and LoRA inside the matrix products.
+"""Layers in fewer passes over memory: normalisation that hands on bf16, and LoRA inside the layer that it adapts.
 
 Under autocast torch normalises into fp32, and each of the layers that read the result converts it again; peft's LoRA
 converts its input back to fp32, scales and adds the update in operations of their own, and backward undoes each of
-them. Here one bf16 tensor is handed on, and the update is added by the matrix product that computes it. On a processor
-torch also writes a linear layer's bias into the result before it adds the product; oneDNN can do both at once. All
-compute the same function as the stock layers, up to the rounding of bf16. Wherever a layer is not what it usually is
+them. Here one bf16 tensor is handed on, and the update is added by the matrix product that computes it. Both compute
+the same function as the stock layers, up to the rounding of bf16. Wherever a layer is not what it usually is
 (several adapters at once, merged, DoRA, a quantised base, a hook), the stock code runs.
 """
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -18,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 def install(model: nn.Module, keep: Iterable[nn.Module] = ()) -> None:
-    """Make a model's normalisations, linear and LoRA layers lean; parameters and names stay as they are.
+    """Make a model's normalisations and LoRA layers lean; parameters and names stay as they are.
 
     Args:
         model: The model, adapters attached.
@@ -29,8 +28,6 @@ def install(model: nn.Module, keep: Iterable[nn.Module] = ()) -> None:
     for module in model.modules():
         if type(module) is nn.LayerNorm and id(module) not in kept:
             module.__class__ = LeanLayerNorm
-        elif type(module) is nn.Linear:
-            module.__class__ = LeanLinear
         elif type(module) is LoraLinear:
             module.__class__ = LeanLora
 
@@ -53,69 +50,6 @@ def _autocast(hidden: Tensor) -> torch.dtype | None:
     """The type that autocast computes in where the tensor is; none where it is off."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-class LeanLinear(nn.Linear):
-    """`nn.Linear` that, under autocast on a processor, adds its bias inside the matrix product."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Run the layer; without a bias, or on other devices, as torch does."""
-        kind, bias = _autocast(hidden), cast("Tensor | None", self.bias)
-        if kind is None or bias is None or hidden.device.type != "cpu":
-            return super().forward(hidden)
-        with torch.autocast("cpu", enabled=False):
-            flat = hidden.to(kind).reshape(-1, self.in_features)
-            result: Tensor = Affine.apply(  # type: ignore[no-untyped-call]
-                flat, self.weight.to(kind), bias.to(kind)
-            )
-        return result.view(*hidden.shape[:-1], -1)
-
-
-def _affine(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `x W' + b` for x (N, in), W (out, in) and b (out,)."""
-    if bias is None:
-        return torch.mm(given, weight.T)
-    if given.device.type == "cpu" and given.dtype == torch.bfloat16 and _FUSED is not None:
-        result: Tensor = _FUSED(given, weight, bias, "none", [], "")
-        return result
-    return torch.addmm(bias, given, weight.T)
-
-
-def _fused() -> Any:
-    """Find the operation by which torch's compiler replaces a linear layer on a processor; none without oneDNN."""
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None) if available else None
-
-
-_FUSED = _fused()
-
-
-class Affine(torch.autograd.Function):
-    """`x W' + b`."""
-
-    @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Compute the layer.
-
-        Args:
-            ctx: For backward.
-            given: x, (N, in).
-            weight: W, (out, in).
-            bias: b, (out,).
-        """
-        of_given, of_weight, _ = ctx.needs_input_grad
-        ctx.save_for_backward(given if of_weight else None, weight if of_given else None)
-        return _affine(given, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Compute the gradients that are wanted."""
-        given, weight = ctx.saved_tensors
-        return (
-            None if weight is None else torch.mm(gradient, weight),
-            None if given is None else torch.mm(gradient.T, given),
-            gradient.sum(dim=0) if ctx.needs_input_grad[2] else None,
-        )
 
 
 class LeanLora(LoraLinear):
@@ -158,9 +92,7 @@ class LeanLora(LoraLinear):
             return None
         base: Any = self.base_layer
         parts = (base, self.lora_A[active[0]], self.lora_B[active[0]])
-        if type(base) not in (nn.Linear, LeanLinear, Conv1D) or any(
-            weight.requires_grad for weight in base.parameters()
-        ):
+        if type(base) not in (nn.Linear, Conv1D) or any(weight.requires_grad for weight in base.parameters()):
             return None
         if any(_hooked(part) for part in parts) or parts[2].bias is not None:
             return None
@@ -199,7 +131,7 @@ class LowRank(torch.autograd.Function):
             up: B, (out, r).
             scale: s.
         """
-        result = _affine(given, weight, bias)
+        result = torch.mm(given, weight.T) if bias is None else torch.addmm(bias, given, weight.T)
         low = torch.mm(given if dropped is None else dropped, down.T)
         ctx.save_for_backward(given, dropped, weight, low, down, up)
         ctx.scale = scale

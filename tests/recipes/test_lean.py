@@ -97,62 +97,6 @@ def test_gradients_are_the_derivatives():
             assert torch.autograd.gradgradcheck(lean.LowRank.apply, arguments)
 
 
-@pytest.mark.parametrize("frozen", [(), ("weight",), ("bias",), ("weight", "bias")])
-@pytest.mark.parametrize("shape", [(3, 7, 16), (5, 16), (16,)])
-def test_a_linear_layer_gives_the_same_outputs_and_gradients_under_autocast(frozen, shape):
-    generator = torch.Generator().manual_seed(2)
-    layer, runs = nn.Linear(16, 24), []
-    for name in frozen:
-        layer.get_parameter(name).requires_grad_(False)
-    given = torch.randn(shape, generator=generator)
-    asked = torch.randn((*shape[:-1], 24), generator=generator)
-    for _ in range(2):
-        hidden = given.clone().requires_grad_()
-        layer.zero_grad()
-        with bf16():
-            out = layer(hidden)
-        (out.float() * asked).sum().backward()
-        runs.append([out.detach(), hidden.grad, *(weight.grad for weight in layer.parameters())])
-        lean.install(layer)
-    assert type(layer) is lean.LeanLinear
-    for mine, theirs in zip(runs[1], runs[0], strict=True):
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            assert mine.dtype == theirs.dtype
-            torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-2)
-
-
-def test_a_linear_layer_without_bias_or_autocast_is_the_stock_one():
-    generator = torch.Generator().manual_seed(2)
-    hidden = torch.randn(3, 16, generator=generator)
-    for layer in (nn.Linear(16, 8), nn.Linear(16, 8, bias=False)):
-        stock = layer(hidden)
-        with bf16():
-            half = layer(hidden)
-        lean.install(layer)
-        assert torch.equal(layer(hidden), stock)
-        with bf16():
-            assert torch.equal(layer(hidden), half)
-
-
-def test_a_linear_layers_gradients_are_the_derivatives():
-    generator = torch.Generator().manual_seed(1)
-    arguments = tuple(
-        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
-        for shape in ((3, 4), (5, 4), (5,))
-    )
-    assert torch.autograd.gradcheck(lean.Affine.apply, arguments)
-    assert torch.autograd.gradgradcheck(lean.Affine.apply, arguments)
-
-
-def test_without_onednn_a_bias_is_added_by_torch(monkeypatch):
-    generator = torch.Generator().manual_seed(1)
-    given, weight, bias = (torch.randn(shape, generator=generator).bfloat16() for shape in ((3, 4), (5, 4), (5,)))
-    fused = lean.Affine.apply(given, weight, bias)
-    monkeypatch.setattr(lean, "_FUSED", None)
-    torch.testing.assert_close(lean.Affine.apply(given, weight, bias), fused)
-
-
 def test_an_adapters_own_dropout_reaches_the_update_alone(adapted):
     model, ids = adapted(lora_dropout=0.5)
     lean.install(model)
@@ -251,7 +195,7 @@ def test_the_switch_installs_and_keeps_every_name(tiny_recipe, method):
         build(gather(tiny_recipe(method, speed={"layers": layers, "precision": "bf16"})), CPU)
         for layers in ("lean", "stock")
     ]
-    kinds = (lean.LeanLayerNorm, lean.LeanLinear, lean.LeanLora)
+    kinds = (lean.LeanLayerNorm, lean.LeanLora)
     own = [sum(isinstance(module, kinds) for module in state.model.modules()) for state in states]
     assert own[0] > own[1] == 0
     names = [[learner.name for learner in state.learners] for state in states]
