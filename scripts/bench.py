@@ -1,6 +1,6 @@
 """Train with graft and with what a user would run instead, in turns, and write docs/performance.md.
 
-    python scripts/bench.py --data FOLDER [--rounds 5] [--only TEXT] [--out FOLDER] [--write-only]
+    python scripts/bench.py --data FOLDER [--rounds 5] [--steps 60] [--only TEXT] [--out FOLDER] [--write-only]
 
 Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
 that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
@@ -38,8 +38,8 @@ VERDICT = ("full", "LoRA, all linear layers", "bitfit", "ia3", "probe")
 """The methods of a comparison whose trainings are added up, for MRPC."""
 TRAININGS, EPOCHS, TRAINED_ON = 6, 3, 3301
 """Of each method: three trials and three seeds, of so many epochs and examples."""
-TASKS = {"mrpc": 640, "sst2": 1280, "rte": 320}
-"""Task to examples of a segment: 10 to 40 steps."""
+TASKS: dict[str, int | None] = {"mrpc": None, "sst2": 10_000, "rte": None}
+"""Task to the training examples that epochs are of; none for all."""
 
 POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocket/entailment"}
 """What stands in for a task whose data are not there."""
@@ -62,18 +62,18 @@ def rows(data: Path | None) -> Iterator[tuple[str, str, dict[str, str]]]:
                 | chosen
                 | {
                     "model": "minilm",
-                    "task.train_size": str(size),
                     "task.max_length": str(LONGEST),
                     "task.holdout": "0",
                     "schedule.examples": str(EXAMPLES),
                     "schedule.epochs": "100",
                     "optim.lr": str(PEER_RATE),
                     "seed": "1",
-                },
+                }
+                | ({} if size is None else {"task.train_size": str(size)}),
             )
 
 
-def take(settings: Mapping[str, str], rounds: int) -> dict[str, Any]:
+def take(settings: Mapping[str, str], rounds: int, steps: int) -> dict[str, Any]:
     """Let the contestants take turns.
 
     Returns:
@@ -82,21 +82,24 @@ def take(settings: Mapping[str, str], rounds: int) -> dict[str, Any]:
     contestants: dict[str, Contestant] = {name: make(settings) for name, make in CONTESTANTS.items()}
     backbone = _backbone_weights(contestants["graft"])
     for contestant in contestants.values():  # caches, allocators and thread pools are filled
-        contestant.segment()
+        contestant.segment(steps)
     segments: dict[str, list[Segment]] = {name: [] for name in contestants}
     rates = []
     for number in range(rounds):
         rates.append(gemm_rate())
         order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
         for name in order:
-            segments[name].append(contestants[name].segment())
-            sys.stderr.write(f"  {name}: {EXAMPLES} x {_speed(segments[name][-1]) / EXAMPLES:.2f} examples a second\n")
-    peaks = {name: _peak(name, settings) for name in contestants}
+            segments[name].append(contestants[name].segment(steps))
+            sys.stderr.write(f"  {name}: {_speed(segments[name][-1]):,.0f} tokens a second\n")
+    peaks = {name: _peak(name, settings, steps) for name in contestants}
+    lengths = contestants["graft"].train.lengths
     return {
         "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
         "peak_memory_bytes": peaks,
         "gemm_flops": rates,
         "backbone_weights": backbone,
+        "steps": steps,
+        "tokens_per_example": float(lengths.mean()),
         "threads": torch.get_num_threads(),
     }
 
@@ -127,9 +130,9 @@ def _backbone_weights(contestant: Contestant) -> int:
     )
 
 
-def _peak(name: str, settings: Mapping[str, str]) -> int:
+def _peak(name: str, settings: Mapping[str, str], steps: int) -> int:
     """Take one segment in a process of its own and tell its peak memory."""
-    command = [sys.executable, __file__, "--alone", name, json.dumps(dict(settings))]
+    command = [sys.executable, __file__, "--steps", str(steps), "--alone", name, json.dumps(dict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -137,7 +140,8 @@ def _peak(name: str, settings: Mapping[str, str]) -> int:
 
 
 def _speed(segment: Segment) -> float:
-    return segment.examples / segment.seconds
+    """Useful tokens a second: segments differ in how long their examples happen to be."""
+    return segment.tokens / segment.seconds
 
 
 def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
@@ -149,14 +153,15 @@ def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
     lines = []
     for name, taken in segments.items():
         ratio = statistics.median(_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=True))
-        useful = statistics.median(one.tokens / one.seconds for one in taken)
+        useful = statistics.median(map(_speed, taken))
+        padding = 1 - sum(one.tokens for one in taken) / sum(one.padded for one in taken)
         lines.append(
             [
                 name,
-                f"{statistics.median(map(_speed, taken)):.1f}",
+                f"{useful / found['tokens_per_example']:.1f}",
                 "" if name == ours else f"{ratio:.2f}x",
                 f"{useful:,.0f}",
-                f"{100 * (1 - taken[0].tokens / taken[0].padded):.0f}%",
+                f"{100 * padding:.0f}%",
                 f"{100 * useful * operations / rate:.0f}%",
                 f"{found['peak_memory_bytes'][name] / 2**20:,.0f}",
             ]
@@ -171,15 +176,19 @@ def page(out: Path, data: Path | None) -> str:
     """Write the page from what was measured."""
     parts = [
         "# How fast graft trains\n",
-        "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with the",
-        f"same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns in one process.",
-        "*Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and dynamic padding;",
-        '*best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the loop of a',
-        "tutorial. Rates and ratios are medians over the rounds, a ratio's two segments neighbours in time. *of GEMM",
-        "rate* is model FLOP utilisation: 4 N D operations (full 6, probe 2) a second, N the weights outside the",
-        "embeddings and D the tokens without padding, against bf16 matrix products measured between the segments.",
-        "Peaks are of processes of their own. All of them run with what graft sets for a process: threads that wait",
-        "leave the processor, and oneDNN keeps what it prepared for 64 shapes instead of 1,024 ([why](plan.md)).\n",
+        "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with",
+        f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns in one",
+        "process. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and dynamic",
+        'padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the',
+        "loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a segment is some",
+        "steps of one. Rates are of tokens without padding, since segments differ in how long their examples",
+        "happen to be, and medians over the rounds; examples a second are tokens a second over an example's mean",
+        "length; a ratio's two segments are neighbours in time. *of GEMM rate* is model FLOP utilisation: 4 N D",
+        "operations (full 6, probe 2) a second, N the weights outside the embeddings and D the tokens without",
+        "padding, against bf16 matrix products measured between the segments. It counts the operations of a whole",
+        "model; graft leaves out those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are of",
+        "processes of their own. All of them run with what graft sets for a process: threads that wait leave the",
+        "processor, and oneDNN keeps what it prepared for 64 shapes instead of 1,024 ([why](plan.md)).\n",
     ]
     for task, method, _ in rows(data):
         file = out / f"{task} {method}.json"
@@ -189,7 +198,8 @@ def page(out: Path, data: Path | None) -> str:
         count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
         parts += [
             f"## {task}, {method}\n",
-            f"{count} rounds, {found['threads']} threads, {rate:.0f} GFLOP/s in bf16 matrix products.\n",
+            f"{count} rounds of {found['steps']} steps, {found['threads']} threads, "
+            f"{rate:.0f} GFLOP/s in bf16 matrix products.\n",
             "| " + " | ".join(HEADINGS) + " |",
             "|" + "---|" * len(HEADINGS),
             *("| " + " | ".join(line) + " |" for line in summary(found, method)),
@@ -208,8 +218,9 @@ def verdict(out: Path) -> list[str]:
         return []
     minutes: dict[str, float] = {}
     for file in files:
-        for name, taken in json.loads(file.read_text())["segments"].items():
-            rate = statistics.median(_speed(Segment(**one)) for one in taken)
+        found = json.loads(file.read_text())
+        for name, taken in found["segments"].items():
+            rate = statistics.median(_speed(Segment(**one)) for one in taken) / found["tokens_per_example"]
             minutes[name] = minutes.get(name, 0.0) + TRAININGS * EPOCHS * TRAINED_ON / rate / 60
     ours = next(iter(minutes))
     return [
@@ -239,6 +250,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="GLUE's files; without them, pocket tasks of such lengths")
     parser.add_argument("--rounds", type=int, default=5, help="segments of each contestant (default: 5)")
+    parser.add_argument("--steps", type=int, default=60, help="steps of a segment (default: 60)")
     parser.add_argument("--only", nargs="*", default=[""], help="measure rows whose names hold one of these texts")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
@@ -246,7 +258,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.alone:
         name, settings = given.alone
-        CONTESTANTS[name](json.loads(settings)).segment()
+        CONTESTANTS[name](json.loads(settings)).segment(given.steps)
         sys.stdout.write(f"{hardware.peak_memory('cpu')}\n")
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
@@ -255,7 +267,7 @@ def main() -> int:
         if given.write_only or file.exists() or not any(part in file.stem for part in given.only):
             continue
         sys.stderr.write(f"{file.stem}\n")
-        file.write_text(json.dumps(take(settings, given.rounds)))
+        file.write_text(json.dumps(take(settings, given.rounds, given.steps)))
     (ROOT / "docs" / "performance.md").write_text(page(given.out, given.data))
     return 0
 

@@ -1,7 +1,8 @@
 """The programs that `bench.py` runs against each other: graft, transformers' Trainer with peft, and a bare loop.
 
-All of them train on the same examples with the same dropout rates, batch size and longest sequence. A segment is one
-pass over those examples; the clock runs from the first step's beginning to the last one's end, data loading included.
+All of them train on the same examples with the same dropout rates, batch size and longest sequence. A segment is some
+steps of an epoch over all of those examples, since how long a step's examples are depends on what an epoch has to
+choose from; the clock runs from the first step's beginning to the last one's end, data loading included.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ PEER_RATE = 1e-4
 
 @dataclass(frozen=True)
 class Segment:
-    """What one pass took.
+    """What some steps took.
 
     Attributes:
         seconds: Wall-clock time of the steps.
@@ -43,6 +45,30 @@ class Segment:
     examples: int
     tokens: int
     padded: int
+
+
+@dataclass
+class Counted:
+    """What went into the steps of a segment so far; as for `Segment`."""
+
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+
+    def add(self, tokens: int, padded: int, examples: int) -> None:
+        """Count a batch."""
+        self.tokens += tokens
+        self.padded += padded
+        self.examples += examples
+
+    def add_batch(self, batch: Mapping[str, Tensor]) -> None:
+        """Count a batch as transformers takes it."""
+        mask = batch["attention_mask"]
+        self.add(int(mask.sum()), mask.numel(), len(mask))
+
+    def segment(self, seconds: float) -> Segment:
+        """Put what was counted beside what it took."""
+        return Segment(seconds, self.examples, self.tokens, self.padded)
 
 
 class Contestant(ABC):
@@ -60,9 +86,17 @@ class Contestant(ABC):
         self.train = self.materials.encoded["train"]
         torch.set_num_threads(self.recipe.threads or torch.get_num_threads())
 
+        self.taken = 0
+        """Segments so far."""
+
+    def segment(self, steps: int) -> Segment:
+        """Take so many steps."""
+        self.taken += 1
+        return self._segment(steps)
+
     @abstractmethod
-    def segment(self) -> Segment:
-        """Take one pass over the examples."""
+    def _segment(self, steps: int) -> Segment:
+        """Take so many steps."""
 
 
 class Graft(Contestant):
@@ -75,19 +109,18 @@ class Graft(Contestant):
         self._state = build(self.materials, self._accelerator.device)
         self._state.frozen = Frozen(keep=True)
 
-    def segment(self) -> Segment:
-        """Take one pass over the examples."""
-        state, padded, seconds = self._state, 0, 0.0
-        for _ in range(state.epoch_steps):
-            state.step = min(state.step, state.total_steps - 1)  # a run's end is not reached
-            rows = state.rows()
-            padded += len(rows) * int(self.train.lengths[rows].max())
+    def _segment(self, steps: int) -> Segment:
+        """Go on through the epoch."""
+        state, counted, seconds = self._state, Counted(), 0.0
+        for _ in range(steps):
+            if state.step == state.total_steps - 1:  # a run's end is not reached
+                state.step = 0
+            lengths = self.train.lengths[state.rows()]
+            counted.add(int(lengths.sum()), len(lengths) * int(lengths.max()), len(lengths))
             started = time.perf_counter()
             train_step([state], self._accelerator)
             seconds += time.perf_counter() - started
-        if state.step >= state.total_steps - state.epoch_steps:
-            state.step = 0
-        return Segment(seconds, len(self.train), int(self.train.lengths.sum()), padded)
+        return counted.segment(seconds)
 
 
 class Peer(Contestant):
@@ -110,10 +143,6 @@ class Peer(Contestant):
         self.model = _attach(base, self.recipe.method.model_dump())
         self.examples = list(_examples(self.materials))
 
-    def counted(self, batch: Mapping[str, Tensor]) -> int:
-        """Tokens of a batch, padding counted."""
-        return int(batch["input_ids"].numel())
-
 
 class TrainerAndPeft(Peer):
     """transformers' Trainer with peft, as their documentation shows it."""
@@ -128,8 +157,8 @@ class TrainerAndPeft(Peer):
         super().__init__(settings)
         self._chosen: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if best else {}
 
-    def segment(self) -> Segment:
-        """Train for one epoch."""
+    def _segment(self, steps: int) -> Segment:
+        """Begin an epoch of an order of its own."""
         from datasets import Dataset
         from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
@@ -145,26 +174,26 @@ class TrainerAndPeft(Peer):
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 self.ended = time.perf_counter()
 
-        clock, padded = Clock(), [0]
+        clock, batches = Clock(), []
         collate = DataCollatorWithPadding(load_tokenizer(self.materials.checkpoint))
 
         def counting(features: list[dict[str, Any]]) -> Any:
             batch = collate(features)
-            padded[0] += self.counted(batch)
+            batches.append(batch)  # the first ones are trained on; more may be fetched ahead
             return batch
 
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 output_dir=folder,
                 per_device_train_batch_size=EXAMPLES,
-                num_train_epochs=1,
+                max_steps=steps,
                 learning_rate=PEER_RATE,
                 use_cpu=self.recipe.device == "cpu",
                 save_strategy="no",
                 logging_strategy="no",
                 disable_tqdm=True,
                 report_to="none",
-                seed=1,
+                seed=self.taken,
                 **self._chosen,
             )
             trainer = Trainer(
@@ -176,14 +205,17 @@ class TrainerAndPeft(Peer):
             )
             trainer.train()
         assert clock.started is not None
-        return Segment(clock.ended - clock.started, len(self.examples), int(self.train.lengths.sum()), padded[0])
+        counted = Counted()
+        for batch in batches[:steps]:
+            counted.add_batch(batch)
+        return counted.segment(clock.ended - clock.started)
 
 
 class BareLoop(Peer):
     """The loop of a tutorial: shuffled batches, dynamic padding, fp32, AdamW, no adapters' library but peft."""
 
-    def segment(self) -> Segment:
-        """Train for one epoch."""
+    def _segment(self, steps: int) -> Segment:
+        """Begin an epoch of an order of its own."""
         from torch.utils.data import DataLoader
         from transformers import DataCollatorWithPadding
 
@@ -193,15 +225,16 @@ class BareLoop(Peer):
         optimizer = torch.optim.AdamW(learning, lr=PEER_RATE)
         device = torch.device(self.recipe.device)
         self.model.to(device).train()
-        padded, started = 0, time.perf_counter()
-        for batch in loader:
-            padded += self.counted(batch)
+        torch.manual_seed(self.taken)
+        counted, started = Counted(), time.perf_counter()
+        for batch in islice(loader, steps):
+            counted.add_batch(batch)
             loss = self.model(**{name: value.to(device) for name, value in batch.items()}).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        return Segment(time.perf_counter() - started, len(self.examples), int(self.train.lengths.sum()), padded)
+        return counted.segment(time.perf_counter() - started)
 
 
 CONTESTANTS = {
