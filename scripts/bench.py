@@ -198,7 +198,7 @@ def page(out: Path, data: Path | None) -> str:
         count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
         parts += [
             f"## {task}, {method}\n",
-            f"{count} rounds of {found['steps']} steps, {found['threads']} threads, "
+            f"{count} rounds of {found['steps']} steps, {found['threads']} threads,",
             f"{rate:.0f} GFLOP/s in bf16 matrix products.\n",
             "| " + " | ".join(HEADINGS) + " |",
             "|" + "---|" * len(HEADINGS),
