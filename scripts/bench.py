@@ -9,6 +9,7 @@ memory comes from processes of their own. Rows that are measured already are kep
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -43,6 +44,9 @@ TASKS: dict[str, int | None] = {"mrpc": None, "sst2": 10_000, "rte": None}
 
 POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocket/entailment"}
 """What stands in for a task whose data are not there."""
+
+READY = "ready"
+"""What a process says that waits for the others."""
 
 FLOPS = {"full": 6, "probe": 2}
 """Floating-point operations per weight and token; 4 where the backbone is frozen and passed through backward."""
@@ -139,6 +143,32 @@ def _peak(name: str, settings: Mapping[str, str], steps: int) -> int:
     return int(done.stdout.strip().splitlines()[-1])
 
 
+def side_by_side(settings: Mapping[str, str], steps: int) -> list[dict[str, Any]]:
+    """Let as many processes as there are cores train at the same time with one thread each, as `graft compare` does.
+
+    Returns:
+        One segment for each.
+    """
+    alone = json.dumps(dict(settings) | {"threads": "1"})
+    command = [sys.executable, __file__, "--steps", str(steps), "--beside", alone]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(hardware.threads())
+    ]
+    for worker in workers:  # all have warmed up before any is timed
+        assert worker.stdout is not None
+        while (line := worker.stdout.readline()).strip() != READY:
+            if not line:
+                raise SystemExit("a process beside others ended early")
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    found = [worker.communicate()[0] for worker in workers]
+    return [json.loads(text.strip().splitlines()[-1]) for text in found]
+
+
 def _speed(segment: Segment) -> float:
     """Useful tokens a second: segments differ in how long their examples happen to be."""
     return segment.tokens / segment.seconds
@@ -214,21 +244,26 @@ def page(out: Path, data: Path | None) -> str:
 def verdict(out: Path) -> list[str]:
     """Add up the trainings of a comparison, from the rates of its methods."""
     files = [out / f"mrpc {method}.json" for method in VERDICT]
-    if not all(file.exists() for file in files):
+    measured = [json.loads(file.read_text()) for file in files if file.exists()]
+    if not all("side_by_side" in found for found in measured) or len(measured) < len(files):
         return []
+    ours = "graft compare"
     minutes: dict[str, float] = {}
-    for file in files:
-        found = json.loads(file.read_text())
+    for found in measured:
+        rates = {ours: sum(_speed(Segment(**one)) for one in found["side_by_side"])}
         for name, taken in found["segments"].items():
-            rate = statistics.median(_speed(Segment(**one)) for one in taken) / found["tokens_per_example"]
-            minutes[name] = minutes.get(name, 0.0) + TRAININGS * EPOCHS * TRAINED_ON / rate / 60
-    ours = next(iter(minutes))
+            rates[name] = statistics.median(_speed(Segment(**one)) for one in taken)
+        for name, rate in rates.items():
+            tokens = TRAININGS * EPOCHS * TRAINED_ON * found["tokens_per_example"]
+            minutes[name] = minutes.get(name, 0.0) + tokens / rate / 60
     return [
         "## Time to verdict\n",
         f"The trainings of a comparison on MRPC, extrapolated from the rates above: {', '.join(VERDICT)}; three trials",
         f"and three seeds each, {EPOCHS} epochs of {TRAINED_ON:,} examples. Later epochs of graft's probe look up",
-        "what the first one computed, as its rate tells. That graft does not train a chosen trial again is left out.\n",
-        "| | minutes | to graft |",
+        "what the first one computed, as its rate tells. *graft compare* lets a process of one thread for each core",
+        "train at the same time, as `graft compare` does; the others, graft among them, take all cores for one",
+        "training after the other. That graft does not train a chosen trial again is left out.\n",
+        "| | minutes | to graft compare |",
         "|---|---|---|",
         *(f"| {name} | {took:.0f} | {took / minutes[ours]:.2f} |" for name, took in minutes.items()),
         "",
@@ -255,7 +290,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--alone", nargs=2, metavar=("NAME", "SETTINGS"), help=argparse.SUPPRESS)
+    parser.add_argument("--beside", metavar="SETTINGS", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.beside:
+        contestant = CONTESTANTS["graft"](json.loads(given.beside))
+        contestant.segment(given.steps)
+        sys.stdout.write(f"{READY}\n")
+        sys.stdout.flush()
+        sys.stdin.readline()
+        sys.stdout.write(f"{json.dumps(asdict(contestant.segment(given.steps)))}\n")
+        return 0
     if given.alone:
         name, settings = given.alone
         CONTESTANTS[name](json.loads(settings)).segment(given.steps)
@@ -264,10 +308,14 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     for task, method, settings in rows(given.data):
         file = given.out / f"{task} {method}.json"
-        if given.write_only or file.exists() or not any(part in file.stem for part in given.only):
+        if given.write_only or not any(part in file.stem for part in given.only):
             continue
         sys.stderr.write(f"{file.stem}\n")
-        file.write_text(json.dumps(take(settings, given.rounds, given.steps)))
+        if not file.exists():
+            file.write_text(json.dumps(take(settings, given.rounds, given.steps)))
+        found = json.loads(file.read_text())
+        if task == "mrpc" and method in VERDICT and "side_by_side" not in found:
+            file.write_text(json.dumps(found | {"side_by_side": side_by_side(settings, given.steps)}))
     (ROOT / "docs" / "performance.md").write_text(page(given.out, given.data))
     return 0
 
