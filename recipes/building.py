@@ -137,7 +137,9 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
     if recipe.speed.layers == "lean":
         # Where layers only add to the residual stream, it begins in the embeddings and is normalised at the end.
         lean.install(model, keep=model.stages()[0].modules if model.family.norm is not None else ())
-    if recipe.speed.last_layer == "read" and last_layer.shortens(model) and not any(term.needs for term in all_terms):
+    shortened = recipe.speed.last_layer == "read" and not any(term.needs for term in all_terms)
+    shortened = shortened and last_layer.shortens(model)
+    if shortened:
         last_layer.install(model)
     objective = _objective(all_terms, model, attached.learning, snapshot, materials, total_steps)
     found = learners(model, attached, objective.modules.to(device))
@@ -153,6 +155,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
         draws=draws,
         total_steps=total_steps,
         tokens=recipe.budget.tokens,
+        shortened=shortened,
     )
 
 

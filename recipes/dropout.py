@@ -39,8 +39,8 @@ _BITS_SECOND = 0xC2B2AE35 - (1 << 32)
 _LANES = 4  # elements that one word of 32 bits decides, by 8 bits each
 _LEVELS = 1 << 8  # what an element's bits can be
 _FRACTIONS = 1 << 16  # of a level, between which an example's threshold is drawn
-_ROW_STRIDE = 1 << 12  # words in a row of attention probabilities: sequences up to 16384
-_HEAD_STRIDE = _ROW_STRIDE << 13
+_ROW_STRIDE = 1 << 12  # words in a row of attention probabilities: keys up to 16384
+_HEAD_STRIDE = _ROW_STRIDE << 13  # queries up to 8192, and so sequences; 128 heads
 _INTEGERS = {
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,

@@ -3,9 +3,11 @@
 A classifier that reads the first token reads nothing of what the last layer makes of the others: there they matter
 as keys and values alone. So the last layer asks its question, and runs its feed-forward part, for the first token of
 each example; with six layers that is an eighth of a step. The loss and its gradient are those of the whole layer, up to
-the rounding of sums, and the first token's dropout masks are the same.
+the rounding of sums. So are the dropout masks, where they are counted; torch's own generator, which has fewer elements
+to draw for, goes on with others.
 
-Only training is shortened: in evaluation mode the whole layer runs, as an exported model's does.
+Only training is shortened: in evaluation mode the whole layer runs, as an exported model's does, and so it does while
+the layer and all below it rest.
 """
 
 from types import MethodType
@@ -30,8 +32,12 @@ def shortens(model: AdaptedModel) -> bool:
     Args:
         model: With or without a method's adapters.
     """
+    config = model.origin.config
     first = model.pooling == "cls" or (model.pooling == "native" and model.family.pooling in ("pooler", "first"))
-    return model.kind == "classification" and first and type(_attention(model, "self")) in _KNOWN
+    # A decoder's first token sees itself alone, which torch's kernels do not know of a single query; chunks of the
+    # feed-forward part would have to divide one token.
+    plain = not getattr(config, "is_decoder", False) and getattr(config, "chunk_size_feed_forward", 0) <= 1
+    return model.kind == "classification" and first and plain and type(_attention(model, "self")) in _KNOWN
 
 
 def install(model: AdaptedModel) -> None:

@@ -269,6 +269,8 @@ def _activations(state: RunState, part: Rows) -> int:
     once, twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
     if state.recipe.budget.gradient_checkpointing:  # one layer at a time is computed again
         layers = sum(stage.name.startswith("layer.") for stage in state.model.stages())
+        if state.shortened and layers > 1:  # the last layer keeps little, and is not the one that is the peak
+            layers -= 1
         state.model.body.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
         full_once, full_twice = (_kept(state, np.array([longest] * count)) for count in (1, 2))
         state.model.body.activation_checkpointing_enable({"use_reentrant": False})

@@ -74,6 +74,9 @@ def _last_layer(state: RunState) -> str:
         return "all: a term needs all hidden states"
     if not shortens(state.model):
         return f"all: the head reads more than the first token, or {state.model.family.name} has no shorter layer here"
+    layers = sum(stage.name.startswith("layer.") for stage in state.model.stages())
+    if state.lowest > layers:
+        return "read, but as yet without effect: the last layer does not learn"
     return "read: in training, the last layer is computed for the first token of each example, which alone is read"
 
 

@@ -66,6 +66,7 @@ class RunState:
         seconds: Spent in training steps, over all resumptions.
         stopped: Early stopping said so.
         largest: Tokens of the largest step that this process has taken, padding counted.
+        shortened: In training, the last layer is computed for the first token alone.
         frozen: Knows what lies below all that learns; none to run the whole model always.
         failed: Why the run cannot go on, where other runs do; none while it can.
         sweep: The runs that this one takes its steps with; none to take them by itself.
@@ -91,6 +92,7 @@ class RunState:
     seconds: float = 0.0
     stopped: bool = False
     largest: int = 0
+    shortened: bool = False
     frozen: "Frozen | None" = None
     failed: TrainingError | None = None
     sweep: "Sweep | None" = None

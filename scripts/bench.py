@@ -1,10 +1,13 @@
 """Train with graft and with what a user would run instead, in turns, and write docs/performance.md.
 
-    python scripts/bench.py --data FOLDER [--rounds 5] [--steps 60] [--only TEXT] [--out FOLDER] [--write-only]
+    python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--only TEXT] [--out FOLDER] [--write-only]
 
 Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
 that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
 memory comes from processes of their own. Rows that are measured already are kept in `--out` and not measured again.
+
+A segment is whole pools of Trainer's sampler: it sorts pools of up to 50 steps by length, the longest first, so that
+the first steps of an epoch alone would be unlike the rest.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -44,6 +48,9 @@ TASKS: dict[str, int | None] = {"mrpc": None, "sst2": 10_000, "rte": None}
 
 POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocket/entailment"}
 """What stands in for a task whose data are not there."""
+
+SIDE_BY_SIDE = ("graft", "Trainer, best")
+"""Contestants that are also run with a process for each core."""
 
 READY = "ready"
 """What a process says that waits for the others."""
@@ -77,7 +84,7 @@ def rows(data: Path | None) -> Iterator[tuple[str, str, dict[str, str]]]:
             )
 
 
-def take(settings: Mapping[str, str], rounds: int, steps: int) -> dict[str, Any]:
+def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]:
     """Let the contestants take turns.
 
     Returns:
@@ -85,8 +92,10 @@ def take(settings: Mapping[str, str], rounds: int, steps: int) -> dict[str, Any]
     """
     contestants: dict[str, Contestant] = {name: make(settings) for name, make in CONTESTANTS.items()}
     backbone = _backbone_weights(contestants["graft"])
-    for contestant in contestants.values():  # caches, allocators and thread pools are filled
-        contestant.segment(steps)
+    lengths = contestants["graft"].train.lengths
+    steps = pools * min(len(lengths) // (4 * EXAMPLES), 50)
+    # Caches, allocators and thread pools are filled; so is, with a probe, the cache of what frozen layers say.
+    first = {name: contestant.segment(steps).seconds for name, contestant in contestants.items()}
     segments: dict[str, list[Segment]] = {name: [] for name in contestants}
     rates = []
     for number in range(rounds):
@@ -95,14 +104,15 @@ def take(settings: Mapping[str, str], rounds: int, steps: int) -> dict[str, Any]
         for name in order:
             segments[name].append(contestants[name].segment(steps))
             sys.stderr.write(f"  {name}: {_speed(segments[name][-1]):,.0f} tokens a second\n")
-    peaks = {name: _peak(name, settings, steps) for name in contestants}
-    lengths = contestants["graft"].train.lengths
+    peaks = {name: _peak(name, settings, steps // pools) for name in contestants}
     return {
         "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
         "peak_memory_bytes": peaks,
         "gemm_flops": rates,
         "backbone_weights": backbone,
+        "pools": pools,
         "steps": steps,
+        "first_seconds": first,
         "tokens_per_example": float(lengths.mean()),
         "threads": torch.get_num_threads(),
     }
@@ -124,6 +134,26 @@ def gemm_rate(tokens: int = 2048, seconds: float = 0.5) -> float:
     return 2 * tokens * 384 * 1536 / statistics.median(taken)
 
 
+def _row(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]:
+    """Measure a row in a process of its own: accelerate's state is the process's, and so are caches and threads.
+
+    What frozen layers say is kept in a folder of this row alone, so that the first pass computes it.
+    """
+    command = [sys.executable, __file__, "--rounds", str(rounds), "--pools", str(pools), "--row", json.dumps(settings)]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"GRAFT_CACHE": cache}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def measured(file: Path, pools: int) -> bool:
+    """Whether a row was measured with segments of this length."""
+    return file.exists() and json.loads(file.read_text()).get("pools") == pools
+
+
 def _backbone_weights(contestant: Contestant) -> int:
     """Weights outside embeddings, adapters and heads left out."""
     state = contestant._state  # type: ignore[attr-defined]
@@ -136,21 +166,20 @@ def _backbone_weights(contestant: Contestant) -> int:
 
 def _peak(name: str, settings: Mapping[str, str], steps: int) -> int:
     """Take one segment in a process of its own and tell its peak memory."""
-    command = [sys.executable, __file__, "--steps", str(steps), "--alone", name, json.dumps(dict(settings))]
+    command = [sys.executable, __file__, "--alone", name, json.dumps(dict(settings)), str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def side_by_side(settings: Mapping[str, str], steps: int) -> list[dict[str, Any]]:
-    """Let as many processes as there are cores train at the same time with one thread each, as `graft compare` does.
+def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
+    """Let as many processes as there are cores train at the same time, with one thread each.
 
     Returns:
-        One segment for each.
+        Tokens a second of all of them, from the first one's start to the last one's end.
     """
-    alone = json.dumps(dict(settings) | {"threads": "1"})
-    command = [sys.executable, __file__, "--steps", str(steps), "--beside", alone]
+    command = [sys.executable, __file__, "--beside", name, json.dumps(dict(settings) | {"threads": "1"}), str(steps)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -160,13 +189,26 @@ def side_by_side(settings: Mapping[str, str], steps: int) -> list[dict[str, Any]
         assert worker.stdout is not None
         while (line := worker.stdout.readline()).strip() != READY:
             if not line:
-                raise SystemExit("a process beside others ended early")
+                raise SystemExit(f"{name}: a process beside others ended early")
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    found = [worker.communicate()[0] for worker in workers]
-    return [json.loads(text.strip().splitlines()[-1]) for text in found]
+    found = [json.loads(worker.communicate()[0].strip().splitlines()[-1]) for worker in workers]
+    began, ended = min(one["began"] for one in found), max(one["ended"] for one in found)
+    return float(sum(one["tokens"] for one in found) / (ended - began))
+
+
+def beside(name: str, settings: str, steps: int) -> None:
+    """Warm up, wait until all are ready, and take a segment; what `side_by_side` starts."""
+    contestant = CONTESTANTS[name](json.loads(settings))
+    contestant.segment(steps)
+    sys.stdout.write(f"{READY}\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    began = time.time()
+    segment = contestant.segment(steps)
+    sys.stdout.write(f"{json.dumps({'began': began, 'ended': time.time(), 'tokens': segment.tokens})}\n")
 
 
 def _speed(segment: Segment) -> float:
@@ -192,7 +234,7 @@ def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
                 "" if name == ours else f"{ratio:.2f}x",
                 f"{useful:,.0f}",
                 f"{100 * padding:.0f}%",
-                f"{100 * useful * operations / rate:.0f}%",
+                "" if method == "probe" and name == ours else f"{100 * useful * operations / rate:.0f}%",
                 f"{found['peak_memory_bytes'][name] / 2**20:,.0f}",
             ]
         )
@@ -222,9 +264,9 @@ def page(out: Path, data: Path | None) -> str:
     ]
     for task, method, _ in rows(data):
         file = out / f"{task} {method}.json"
-        if not file.exists():
+        found = json.loads(file.read_text()) if file.exists() else {}
+        if "pools" not in found:
             continue
-        found = json.loads(file.read_text())
         count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
         parts += [
             f"## {task}, {method}\n",
@@ -245,25 +287,28 @@ def verdict(out: Path) -> list[str]:
     """Add up the trainings of a comparison, from the rates of its methods."""
     files = [out / f"mrpc {method}.json" for method in VERDICT]
     measured = [json.loads(file.read_text()) for file in files if file.exists()]
-    if not all("side_by_side" in found for found in measured) or len(measured) < len(files):
+    if len(measured) < len(files) or not all("side_by_side" in found for found in measured):
         return []
-    ours = "graft compare"
     minutes: dict[str, float] = {}
-    for found in measured:
-        rates = {ours: sum(_speed(Segment(**one)) for one in found["side_by_side"])}
-        for name, taken in found["segments"].items():
-            rates[name] = statistics.median(_speed(Segment(**one)) for one in taken)
+    for method, found in zip(VERDICT, measured, strict=True):
+        rates = {
+            name: statistics.median(_speed(Segment(**one)) for one in taken)
+            for name, taken in found["segments"].items()
+        }
+        rates |= {f"{name}, side by side": rate for name, rate in found["side_by_side"].items()}
         for name, rate in rates.items():
             tokens = TRAININGS * EPOCHS * TRAINED_ON * found["tokens_per_example"]
-            minutes[name] = minutes.get(name, 0.0) + tokens / rate / 60
+            once = found["first_seconds"]["graft"] if method == "probe" and name.startswith("graft") else 0.0
+            minutes[name] = minutes.get(name, 0.0) + (tokens / rate + once) / 60
+    ours = next(iter(minutes))
     return [
         "## Time to verdict\n",
         f"The trainings of a comparison on MRPC, extrapolated from the rates above: {', '.join(VERDICT)}; three trials",
-        f"and three seeds each, {EPOCHS} epochs of {TRAINED_ON:,} examples. Later epochs of graft's probe look up",
-        "what the first one computed, as its rate tells. *graft compare* lets a process of one thread for each core",
-        "train at the same time, as `graft compare` does; the others, graft among them, take all cores for one",
-        "training after the other. That graft does not train a chosen trial again is left out.\n",
-        "| | minutes | to graft compare |",
+        f"and three seeds each, {EPOCHS} epochs of {TRAINED_ON:,} examples. One training after the other takes all",
+        "cores; *side by side*, each core has a process of one thread, which is how `graft compare` runs and how one",
+        "could start Trainer, too. What the frozen layers say to graft's probes is computed once for all of them, and",
+        "counted. That graft does not train a chosen trial again is left out.\n",
+        "| | minutes | to graft |",
         "|---|---|---|",
         *(f"| {name} | {took:.0f} | {took / minutes[ours]:.2f} |" for name, took in minutes.items()),
         "",
@@ -285,25 +330,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="GLUE's files; without them, pocket tasks of such lengths")
     parser.add_argument("--rounds", type=int, default=5, help="segments of each contestant (default: 5)")
-    parser.add_argument("--steps", type=int, default=60, help="steps of a segment (default: 60)")
+    parser.add_argument("--pools", type=int, default=2, help="length of a segment, in pools (default: 2)")
     parser.add_argument("--only", nargs="*", default=[""], help="measure rows whose names hold one of these texts")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
-    parser.add_argument("--alone", nargs=2, metavar=("NAME", "SETTINGS"), help=argparse.SUPPRESS)
-    parser.add_argument("--beside", metavar="SETTINGS", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
+    parser.add_argument("--beside", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
+    parser.add_argument("--row", metavar="SETTINGS", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.beside:
-        contestant = CONTESTANTS["graft"](json.loads(given.beside))
-        contestant.segment(given.steps)
-        sys.stdout.write(f"{READY}\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
-        sys.stdout.write(f"{json.dumps(asdict(contestant.segment(given.steps)))}\n")
-        return 0
     if given.alone:
-        name, settings = given.alone
-        CONTESTANTS[name](json.loads(settings)).segment(given.steps)
+        name, settings, steps = given.alone
+        CONTESTANTS[name](json.loads(settings)).segment(int(steps))
         sys.stdout.write(f"{hardware.peak_memory('cpu')}\n")
+        return 0
+    if given.beside:
+        name, settings, steps = given.beside
+        beside(name, settings, int(steps))
+        return 0
+    if given.row:
+        sys.stdout.write(f"{json.dumps(take(json.loads(given.row), given.rounds, given.pools))}\n")
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
     for task, method, settings in rows(given.data):
@@ -311,11 +356,12 @@ def main() -> int:
         if given.write_only or not any(part in file.stem for part in given.only):
             continue
         sys.stderr.write(f"{file.stem}\n")
-        if not file.exists():
-            file.write_text(json.dumps(take(settings, given.rounds, given.steps)))
+        if not measured(file, given.pools):
+            file.write_text(json.dumps(_row(settings, given.rounds, given.pools)))
         found = json.loads(file.read_text())
         if task == "mrpc" and method in VERDICT and "side_by_side" not in found:
-            file.write_text(json.dumps(found | {"side_by_side": side_by_side(settings, given.steps)}))
+            together = {name: side_by_side(name, settings, found["steps"]) for name in SIDE_BY_SIDE}
+            file.write_text(json.dumps(found | {"side_by_side": together}))
     (ROOT / "docs" / "performance.md").write_text(page(given.out, given.data))
     return 0
 

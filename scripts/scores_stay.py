@@ -39,7 +39,6 @@ OFF = {
     "dropout": "stock",
     "attention": "sdpa",
     "layers": "stock",
-    "last_layer": "all",
     "cache": False,
 }
 MARGIN = 1.5

@@ -1,6 +1,8 @@
 """The last layer runs for the first token where that alone is read, and trains as the whole layer does."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -53,11 +55,15 @@ STEADY = {"optim": {"lr": 1e-3, "eps": 1e-3}}
 def test_every_method_trains_alike(method, tiny_recipe):
     short, whole = both(tiny_recipe, method, **STEADY)
     assert_alike(short, whole)
+    assert (tokens_seen(short) == 1) == (method != "probe")  # nothing of its last layer learns
+    assert tokens_seen(whole) > 1
 
 
 @pytest.mark.parametrize("placement", ["houlsby", "pfeiffer", "parallel"])
 def test_every_placement_of_a_bottleneck_trains_alike(placement, tiny_recipe):
-    assert_alike(*both(tiny_recipe, {"name": "bottleneck", "placement": placement}, **STEADY))
+    short, whole = both(tiny_recipe, {"name": "bottleneck", "placement": placement}, **STEADY)
+    assert_alike(short, whole)
+    assert tokens_seen(short) == 1
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -77,6 +83,9 @@ def test_it_holds_with_every_other_switch(method, sections, tiny_recipe):
     short, whole = both(tiny_recipe, named, **sections, **STEADY)
     if "precision" in sections.get("speed", {}):
         np.testing.assert_allclose(short.losses, whole.losses, rtol=1e-2)
+        for one, other in zip(short.learners, whole.learners, strict=True):
+            moved = (one.weight - other.weight).norm()
+            assert moved < 0.02 * other.weight.norm() + 1e-3
     else:
         assert_alike(short, whole)
     assert tokens_seen(short) == 1
@@ -129,11 +138,15 @@ def test_a_copy_runs_with_weights_of_its_own(tiny_recipe):
     inputs = {"input_ids": torch.arange(5, 17).view(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.int64)}
     before = model.features(inputs)
     copied = copy.deepcopy(model)
-    with torch.no_grad():
-        for weight in copied.body.get_submodule(model.family.layers).parameters():
-            weight.zero_()
-    assert torch.equal(model.features(inputs), before)
-    assert not torch.allclose(copied.features(inputs), before)
+    *_, last = copied.body.get_submodule(model.family.layers).children()
+    for part in (last.attention.get_submodule("self").value, last.attention.output.dense):
+        kept = part.weight.detach().clone()
+        with torch.no_grad():
+            part.weight.normal_()
+        assert not torch.allclose(copied.features(inputs), before)
+        with torch.no_grad():
+            part.weight.copy_(kept)
+        assert torch.equal(copied.features(inputs), before)
 
 
 def test_a_prefix_is_read_as_well(tiny_recipe):
@@ -148,3 +161,20 @@ def test_a_prefix_is_read_as_well(tiny_recipe):
         for learner in state.learners:
             learner.weight.add_(1.0)
     assert not torch.allclose(model.train().features(inputs), short)
+
+
+@pytest.mark.parametrize("change", [{"is_decoder": True}, {"chunk_size_feed_forward": 2}], ids=["decoder", "chunks"])
+def test_a_layer_that_cannot_do_with_one_token_runs_whole(change, tiny_bert, tiny_recipe, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_bert, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | change))
+    state = build(gather(tiny_recipe(model={"name": str(folder)})), CPU)
+    assert not shortens(state.model)
+    assert not state.shortened
+
+
+def test_a_layer_that_rests_says_so(tiny_recipe):
+    recipe = tiny_recipe("probe")
+    told = explain_speed(recipe, build(gather(recipe), CPU))["last_layer"]
+    assert told == "read, but as yet without effect: the last layer does not learn"
