@@ -67,9 +67,22 @@ def test_a_frozen_reference_and_several_micro_batches_count(tiny_recipe):
     assert cut.memory.activations < plain.activations
 
 
+def test_the_layer_that_is_computed_again_is_a_whole_one(tiny_recipe):
+    read, whole = (
+        plan_module._work_out(
+            tiny_recipe("full", budget={"gradient_checkpointing": True}, speed={"last_layer": last_layer})
+        ).memory.activations
+        for last_layer in ("read", "all")
+    )
+    assert 0.9 * whole < read < 1.2 * whole
+
+
 def test_gradient_checkpointing_shows_in_the_plan(tiny_recipe):
+    speed = {"last_layer": "all"}  # of two layers, a shorter last one leaves nothing to save
     kept = [
-        plan_module._work_out(tiny_recipe("full", budget={"gradient_checkpointing": on})).memory.activations
+        plan_module._work_out(
+            tiny_recipe("full", budget={"gradient_checkpointing": on}, speed=speed)
+        ).memory.activations
         for on in (False, True)
     ]
     assert kept[1] < kept[0]
