@@ -78,8 +78,6 @@ def write_run(
     for split, found in predictions.items():
         arguments = KINDS[kind_name].decide(found.scores, found.labels)
         scored[split] = {metric: METRICS[metric].value(*arguments) for metric in metrics}
-    outputs = {"classification": predictions[next(iter(splits))].scores.shape[1], "regression": 1, "causal_lm": 0}
-    classes = outputs["classification"] if kind_name == "classification" else 0
     contents = {split: fingerprint([data, split, np.asarray(labels).tolist()]) for split, (labels, _) in splits.items()}
     contents |= {"train": fingerprint([data, "train"]), "holdout": fingerprint([data, "holdout"])}
     digest = fingerprint([recipe, contents, checkpoint])
@@ -107,15 +105,7 @@ def write_run(
             "steps": 2,
             "planned_steps": 2,
             "evaluations": [Evaluation(step=2, scores={"holdout": {metrics[0]: 80.0}})],
-            "data": DataRecord(
-                fingerprint=fingerprint(contents),
-                fingerprints=contents,
-                sizes={"train": 1000, "holdout": 100} | {s: len(p) for s, p in predictions.items() if s != "holdout"},
-                task_version=1,
-                kind=kind_name,
-                outputs=outputs[kind_name],
-                label_names=tuple(f"class {n}" for n in range(classes)),
-            ),
+            "data": _data_record(predictions, contents, kind_name),
             "checkpoint": checkpoint,
             "cost": cost,
             "kept_step": 2,
@@ -128,6 +118,20 @@ def write_run(
     write_predictions(folder, predictions)
     write_record(folder, record)
     return folder
+
+
+def _data_record(predictions, contents, kind_name):
+    """Describe the data of a run that scored these splits."""
+    columns = next(iter(predictions.values())).scores.shape[1]
+    return DataRecord(
+        fingerprint=fingerprint(contents),
+        fingerprints=contents,
+        sizes={"train": 1000, "holdout": 100} | {s: len(p) for s, p in predictions.items() if s != "holdout"},
+        task_version=1,
+        kind=kind_name,
+        outputs={"classification": columns, "regression": 1, "causal_lm": 0}[kind_name],
+        label_names=tuple(f"class {n}" for n in range(columns if kind_name == "classification" else 0)),
+    )
 
 
 def write_texts(root, record, texts, labels, split="validation"):
