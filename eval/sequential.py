@@ -136,7 +136,8 @@ def _share(components: Components, seeds: int, most: int, examples: int) -> floa
     if seeds > 1:  # else chance would spend most where few seeds happen to agree, and intervals are narrow by luck
         over_seeds *= (seeds - 1) / float(special.chdtri(seeds - 1, 1.0 - _UNDERRATED))
     now, then = (components.example / examples + over_seeds / count for count in (seeds, most))
-    return min(then / now, 1.0) if now > 0 else 1.0
+    # Runs that agree on everything tell nothing of how they vary: the seeds are counted, so that some of alpha is left.
+    return min(then / now, 1.0) if now > 0 else min(seeds / most, 1.0)
 
 
 def _spend(alpha: float, share: float) -> float:

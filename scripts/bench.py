@@ -1,6 +1,6 @@
 """Train with graft and with what a user would run instead, in turns, and write docs/performance.md.
 
-    python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--only TEXT] [--out FOLDER] [--write-only]
+    python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--side-by-side] [--only TEXT] [--out FOLDER] [--write-only]
 
 Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
 that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
@@ -287,15 +287,17 @@ def verdict(out: Path) -> list[str]:
     """Add up the trainings of a comparison, from the rates of its methods."""
     files = [out / f"mrpc {method}.json" for method in VERDICT]
     measured = [json.loads(file.read_text()) for file in files if file.exists()]
-    if len(measured) < len(files) or not all("side_by_side" in found for found in measured):
+    if len(measured) < len(files) or not all("pools" in found for found in measured):
         return []
+    beside_too = all("side_by_side" in found for found in measured)
     minutes: dict[str, float] = {}
     for method, found in zip(VERDICT, measured, strict=True):
         rates = {
             name: statistics.median(_speed(Segment(**one)) for one in taken)
             for name, taken in found["segments"].items()
         }
-        rates |= {f"{name}, side by side": rate for name, rate in found["side_by_side"].items()}
+        if beside_too:
+            rates |= {f"{name}, side by side": rate for name, rate in found["side_by_side"].items()}
         for name, rate in rates.items():
             tokens = TRAININGS * EPOCHS * TRAINED_ON * found["tokens_per_example"]
             once = found["first_seconds"]["graft"] if method == "probe" and name.startswith("graft") else 0.0
@@ -333,6 +335,9 @@ def main() -> int:
     parser.add_argument("--pools", type=int, default=2, help="length of a segment, in pools (default: 2)")
     parser.add_argument("--only", nargs="*", default=[""], help="measure rows whose names hold one of these texts")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="where measurements are kept")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="measure trainings side by side as well, for the time to verdict"
+    )
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--alone", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
     parser.add_argument("--beside", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
@@ -359,7 +364,7 @@ def main() -> int:
         if not measured(file, given.pools):
             file.write_text(json.dumps(_row(settings, given.rounds, given.pools)))
         found = json.loads(file.read_text())
-        if task == "mrpc" and method in VERDICT and "side_by_side" not in found:
+        if given.side_by_side and task == "mrpc" and method in VERDICT and "side_by_side" not in found:
             together = {name: side_by_side(name, settings, found["steps"]) for name in SIDE_BY_SIDE}
             file.write_text(json.dumps(found | {"side_by_side": together}))
     (ROOT / "docs" / "performance.md").write_text(page(given.out, given.data))
