@@ -1,6 +1,7 @@
 """Train with graft and with what a user would run instead, in turns, and write docs/performance.md.
 
-    python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--side-by-side] [--only TEXT] [--out FOLDER] [--write-only]
+    python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--side-by-side] [--only TEXT] [--out FOLDER]
+                            [--write-only]
 
 Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
 that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
