@@ -196,9 +196,8 @@ class DropoutStream:
             self._increments[shape[1:]] = _increments(shape[1:], keys.low.device)
         bits = self._increments[shape[1:]] + keys.low  # (B, words)
         bits ^= _shift(bits, 16, 32)
-        torch.add(
-            keys.high, bits, alpha=_BITS_FIRST, out=bits
-        )  # a second key: no two examples share a shifted sequence
+        # With a second key added, no two examples share a sequence that is shifted.
+        torch.add(keys.high, bits, alpha=_BITS_FIRST, out=bits)
         bits ^= _shift(bits, 13, 32)
         bits *= _BITS_SECOND
         bits ^= _shift(bits, 16, 32)
