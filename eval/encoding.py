@@ -79,13 +79,20 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device."""
+        """The same batch on a device; the host does not wait until it is there."""
         return Batch(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
-            None if self.labels is None else self.labels.to(device, non_blocking=True),
-            self.ids.to(device, non_blocking=True),
-            self.units.to(device, non_blocking=True),
+            {name: _sent(tensor, device) for name, tensor in self.inputs.items()},
+            None if self.labels is None else _sent(self.labels, device),
+            _sent(self.ids, device),
+            _sent(self.units, device),
         )
+
+
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Send a tensor to a device; from pinned memory, a GPU fetches it while it computes."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from graft.recipes import hardware
+
 NAME = "graft"
 Attention = Literal["matmul", "sdpa"]
 
@@ -62,6 +64,22 @@ def _dropped(module: nn.Module, probabilities: Tensor, rate: float) -> Tensor:
     return probabilities * mask
 
 
+def mask(**named: Any) -> Tensor | None:
+    """Make transformers' eager mask, but do not ask a device that queues its work whether there is padding at all.
+
+    Args:
+        **named: As for transformers' `eager_mask`.
+
+    Returns:
+        What is added to the scores, (B, 1, queries, keys); none where it is known that there is nothing to add.
+    """
+    padding: Tensor | None = named.get("attention_mask")
+    if padding is not None and hardware.queues(padding.device):
+        named["allow_is_bidirectional_skip"] = False
+    made: Tensor | None = eager_mask(**named)
+    return made
+
+
 def implementation(chosen: Attention) -> str:
     """Tell by what name transformers knows an attention, and make ours known; doing so again changes nothing.
 
@@ -74,5 +92,5 @@ def implementation(chosen: Attention) -> str:
     if chosen == "sdpa":
         return chosen
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    AttentionMaskInterface.register(NAME, mask)
     return NAME

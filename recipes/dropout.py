@@ -17,6 +17,7 @@ whose row is whose would be wrong in silence.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -104,6 +105,7 @@ class DropoutStream:
         self._sites: list[int] = []  # that have drawn so far: the keys of all are made together
         self._keys: dict[int, _Keys] = {}
         self._keyed: Tensor | None = None  # the examples that `_keys` is for
+        self._numbers: Tensor | None = None  # those of `_sites`, on the model's device
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -170,7 +172,7 @@ class DropoutStream:
         if self.rows is None or self._shared is None:
             raise RuntimeError("dropout outside of a training step: put the model into evaluation mode first")
         if self._on_weights:
-            keys = _keys_of(self._shared, torch.tensor([site], device=self._shared.device))[0]
+            keys = _keys_of(self._shared, torch.full_like(self._shared, site))[0]
             return self._draw(torch.Size((1, shape.numel())), rate, dtype, keys).view(shape)
         if shape[0] != len(self.rows):
             raise RuntimeError(
@@ -186,7 +188,10 @@ class DropoutStream:
         if site not in self._keys:
             if site not in self._sites:
                 self._sites.append(site)
-            keys = _keys_of(rows, torch.tensor(self._sites, device=rows.device))
+                self._numbers = None
+            if self._numbers is None:  # kept, since to send them is to wait for an accelerator
+                self._numbers = torch.tensor(self._sites, device=rows.device)
+            keys = _keys_of(rows, self._numbers)
             self._keys = dict(zip(self._sites, keys, strict=True))
         return self._keys[site]
 
@@ -237,10 +242,14 @@ def _numbers(lanes: Tensor, thresholds: Tensor, shape: torch.Size, rate: float, 
     kept = lanes.to(torch.int16)
     torch.sub((thresholds - 1).view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
     kept.bitwise_right_shift_(15)  # all bits where kept, none where dropped
-    integer = _INTEGERS[dtype]
-    scale = int(torch.tensor(1 / (1 - rate), dtype=dtype).view(integer))
     kept = kept[..., : shape[-1]] if len(shape) == 4 else kept[:, : shape[1:].numel()]
-    return (kept.to(integer) & scale).view(dtype).view(shape)
+    return (kept.to(_INTEGERS[dtype]) & _scale(rate, dtype)).view(dtype).view(shape)
+
+
+@cache
+def _scale(rate: float, dtype: torch.dtype) -> int:
+    """The factor of what is kept, as the integer of the same bits."""
+    return int(torch.tensor(1 / (1 - rate), dtype=dtype).view(_INTEGERS[dtype]))
 
 
 def _increments(shape: torch.Size, device: torch.device) -> Tensor:

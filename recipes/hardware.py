@@ -13,10 +13,14 @@ from graft.errors import RecipeError
 from graft.recipes import heap
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 Device = Literal["cpu", "cuda", "mps", "xpu"]
 
+
+_QUEUEING = ("cuda",)
+"""Kinds of device whose work is queued: to read a number from one is to wait until it has done all before."""
 
 _IN_CACHE = 512
 """Tokens of a scored batch for each thread of a processor.
@@ -60,6 +64,11 @@ def check_device(name: str) -> None:
     there = ["cpu"] if found is None else ["cpu", found.type]
     if name not in there:
         raise RecipeError(f"device: {name} is not available here; there is {' and '.join(there)}")
+
+
+def queues(device: "torch.device") -> bool:
+    """Tell whether a device queues its work, so that the host had better ask it for nothing in the middle of a step."""
+    return device.type in _QUEUEING
 
 
 def precision(device: str) -> Literal["fp32", "bf16"]:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from graft.errors import TrainingError
 from graft.eval.metrics import goodness
 from graft.recipes.state import Evaluation, RunState
-from graft.recipes.step import train_step
+from graft.recipes.step import settle, train_step
 from graft.recipes.watching import Watch
 
 Score = Callable[[RunState], dict[str, float]]
@@ -87,6 +87,9 @@ def _train(
         stopping = _agreed(interrupted(), accelerator)
         overdue = time.monotonic() - saved > SAVE_SECONDS
         for state in going:
+            pauses = overdue or stopping or _evaluates(state) or _saves(state, hooks)
+            if state.failed is None and pauses:
+                _settle(state, accelerator, alone=len(states) == 1)
             if state.failed is None and _look_after(state, hooks, overdue=overdue, stopping=stopping):
                 saved = time.monotonic()
         if stopping and not all(state.done for state in states):
@@ -104,6 +107,16 @@ def _step(going: Sequence[RunState], accelerator: Accelerator, *, alone: bool) -
             state.failed = error
 
 
+def _settle(state: RunState, accelerator: Accelerator, *, alone: bool) -> None:
+    """Know the losses of all steps before weights are scored or saved; a run that fails keeps others from nothing."""
+    try:
+        settle(state, accelerator)
+    except TrainingError as error:
+        if alone:
+            raise
+        state.failed = error
+
+
 def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool) -> bool:
     """Tell of a run's step, score the holdout where it is due, and save the run, or end it.
 
@@ -119,7 +132,7 @@ def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool
     if state.done:
         _end(state, hooks)
         return False
-    due = evaluated or overdue if hooks.save_every is None else state.step % hooks.save_every == 0
+    due = evaluated or overdue if hooks.save_every is None else _saves(state, hooks)
     if hooks.save is None or not (due or stopping):
         return False
     hooks.save(state)
@@ -139,6 +152,11 @@ def _agreed(asked: bool, accelerator: Accelerator) -> bool:
         return asked
     count: torch.Tensor = accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), reduction="sum")
     return bool(count)
+
+
+def _saves(state: RunState, hooks: _Hooks) -> bool:
+    """Whether so many steps are done that a checkpoint is due."""
+    return hooks.save_every is not None and state.step % hooks.save_every == 0
 
 
 def _evaluates(state: RunState) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graft.eval.encoding import Encoded
 from graft.eval.predict import plan_batches
-from graft.recipes import hardware, live_memory
+from graft.recipes import hardware, live_memory, row_gradients
 from graft.recipes.batching import Rows, micro_batches
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.cost import Trial, epochs, evaluation_steps, keeps_best, largest_batches
@@ -190,7 +190,8 @@ def _memory(
     best = learned if keeps_best(state, materials.encoded) else 0
     state.step = state.total_steps - 1  # when all that a strategy lets learn is learning
     activations = max(_activations(state, part) for part in _largest(parts, state))
-    standing = runtime + weights + 2 * learned + reference + best
+    tables = sum(weight.nbytes for weight in row_gradients.tables(state.model) if weight.requires_grad)
+    standing = runtime + weights + 2 * learned + tables + reference + best
     alone = all(len(step) == 1 for step in parts)
     step = max(activations, learned) if alone else activations + learned
     if standing + step <= available:  # else the gradients alone may be too much

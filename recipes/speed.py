@@ -2,8 +2,8 @@
 
 from graft.recipes.batching import epoch_plan, padded_share, pool_steps
 from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
-from graft.recipes.last_layer import shortens
 from graft.recipes.recipe import Recipe
+from graft.recipes.row_gradients import tables
 from graft.recipes.state import RunState
 
 
@@ -64,7 +64,10 @@ def _attention(state: RunState) -> str:
 def _layers(state: RunState) -> str:
     if state.recipe.speed.layers == "stock":
         return "stock: as torch and peft compute them, with more passes over memory"
-    return "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
+    told = "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
+    if any(weight.requires_grad for weight in tables(state.model)):
+        told += "; embeddings have a gradient in the rows that a step reads"
+    return told
 
 
 def _last_layer(state: RunState) -> str:
@@ -72,7 +75,7 @@ def _last_layer(state: RunState) -> str:
         return "all: computed for every token"
     if state.objective.needs:
         return "all: a term needs all hidden states"
-    if not shortens(state.model):
+    if not state.shortened:
         return f"all: the head reads more than the first token, or {state.model.family.name} has no shorter layer here"
     layers = sum(stage.name.startswith("layer.") for stage in state.model.stages())
     if state.lowest > layers:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from graft.recipes.dropout import DropoutStream
 from graft.recipes.objective import Objective
 from graft.recipes.optimisation import Learner
 from graft.recipes.recipe import Recipe
+from graft.recipes.row_gradients import RowGradients
 
 if TYPE_CHECKING:
     from graft.recipes.frozen import Frozen
@@ -41,6 +42,40 @@ class Evaluation:
     scores: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What a step said that the host has not read yet.
+
+    Attributes:
+        figures: Loss and norm of the gradient, (2,) on the processor, perhaps still on their way there.
+        there: Tells when they have come; none where they have.
+        number: Of the step.
+        examples: Ids (B,) and task losses (B,) of each micro-batch.
+    """
+
+    figures: torch.Tensor
+    there: "torch.Event | None"
+    number: int
+    examples: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @classmethod
+    def of(cls, figures: torch.Tensor, number: int, examples: list[tuple[torch.Tensor, torch.Tensor]]) -> Self:
+        """Send for a step's figures, and wait for nothing; arguments are as the attributes, on the run's device."""
+        if figures.device.type == "cpu":
+            return cls(figures, None, number, examples)
+        sent = figures.to("cpu", non_blocking=True)
+        there = torch.Event(figures.device)
+        there.record()
+        return cls(sent, there, number, examples)
+
+    def read(self) -> tuple[float, float]:
+        """Wait for the loss and the norm."""
+        if self.there is not None:
+            self.there.synchronize()
+        loss, norm = self.figures.tolist()
+        return loss, norm
+
+
 @dataclass
 class RunState:
     """One run.
@@ -58,7 +93,7 @@ class RunState:
         total_steps: Optimiser steps of the whole run.
         tokens: Most tokens in a micro-batch; halved when memory runs out.
         step: Optimiser steps done.
-        losses: The objective's value at every step done.
+        losses: The objective's value at every step done, but for those in `unread`.
         evaluations: Of the holdout, in order.
         best: The best evaluation's weights; none before the first.
         best_step: Where they were.
@@ -70,6 +105,8 @@ class RunState:
         frozen: Knows what lies below all that learns; none to run the whole model always.
         failed: Why the run cannot go on, where other runs do; none while it can.
         sweep: The runs that this one takes its steps with; none to take them by itself.
+        unread: Steps whose loss the host has not read yet, in their order; never any on a processor.
+        row_gradients: The gradients of large tables of embeddings.
     """
 
     recipe: Recipe
@@ -96,6 +133,8 @@ class RunState:
     frozen: "Frozen | None" = None
     failed: TrainingError | None = None
     sweep: "Sweep | None" = None
+    unread: list[Unread] = field(default_factory=list)
+    row_gradients: RowGradients = field(default_factory=RowGradients)
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
 

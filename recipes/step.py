@@ -20,10 +20,11 @@ from torch import Tensor
 from graft.adapters.model import Outputs
 from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
+from graft.recipes import hardware
 from graft.recipes.batching import Rows, micro_batches, stream_rows
 from graft.recipes.objective import BatchContext, DataStream, StepContext
 from graft.recipes.optimisation import schedule_factor
-from graft.recipes.state import RunState
+from graft.recipes.state import RunState, Unread
 from graft.recipes.streams import stream
 
 
@@ -60,6 +61,7 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
         try:
             _take(state, accelerator, rows)
         except TrainingError as error:
+            state.optimizer.zero_grad(set_to_none=True)
             if len(states) == 1:
                 raise
             state.failed = error
@@ -72,15 +74,42 @@ def _take(state: RunState, accelerator: Accelerator, rows: Rows | None) -> None:
     chosen = state.rows() if rows is None else rows
     state.make_room(chosen)
     tally = _accumulate(state, chosen, accelerator)
-    loss = _reduce(state, tally.loss, accelerator)
-    gradients = [learner.weight.grad for learner in state.learners if learner.weight.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    check_finite(state, loss, float(norm), tally.examples, accelerator)
-    _update(state, norm)
-    state.losses.append(loss)
+    loss, gradients = _reduce(state, tally.loss, accelerator)
+    figures = torch.stack([loss, torch.nn.utils.get_total_norm(gradients)])
+    ahead = hardware.queues(state.device)
+    state.unread.append(Unread.of(figures, state.step, tally.examples))
+    _read(state, accelerator, leave=1 if ahead else 0)
+    _update(state, figures, unseen=ahead)
     state.examples_seen += len(chosen)
     state.step += 1
     state.seconds += time.perf_counter() - started
+
+
+def settle(state: RunState, accelerator: Accelerator) -> None:
+    """Wait until the losses of all of a run's steps are known; on a processor they always are.
+
+    Args:
+        state: The run, between two steps.
+        accelerator: Says which process of how many this is.
+
+    Raises:
+        TrainingError: As `train_step`, of a step that is taken already.
+    """
+    started = time.perf_counter()
+    _read(state, accelerator, leave=0)
+    state.seconds += time.perf_counter() - started
+
+
+def _read(state: RunState, accelerator: Accelerator, *, leave: int) -> None:
+    """Read the losses of the run's steps, but of as many as may be left for later, and stop at one that is not finite.
+
+    A device that queues its work is a step ahead of what is read: it has its next work before the host waits for it.
+    """
+    while len(state.unread) > leave:
+        step = state.unread.pop(0)
+        loss, norm = step.read()
+        check_finite(step.number, loss, norm, step.examples, accelerator)
+        state.losses.append(loss)
 
 
 def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
@@ -179,29 +208,34 @@ def _add(tally: Tally, loss: Tensor) -> None:
     tally.loss += loss.detach()
 
 
-def _reduce(state: RunState, loss: Tensor, accelerator: Accelerator) -> float:
-    """Sum gradients and loss over processes in one message; what no process used keeps no gradient."""
+def _reduce(state: RunState, loss: Tensor, accelerator: Accelerator) -> tuple[Tensor, list[Tensor]]:
+    """Sum gradients and loss over processes in one message; what no process used keeps no gradient.
+
+    Returns:
+        The loss, and tensors that have the norm of all gradients together.
+    """
+    gradients = state.row_gradients.spread(learner.weight for learner in state.learners)
     if accelerator.num_processes == 1:
-        return float(loss)
+        return loss, gradients
     weights = [learner.weight for learner in state.learners if learner.weight.requires_grad]
     used = torch.tensor([float(weight.grad is not None) for weight in weights], device=state.device)
-    gradients = [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
-    message: Tensor = accelerator.reduce(torch.cat([loss[None], used, *gradients]), reduction="sum")
-    parts = torch.split(message, [1, len(weights), *(len(gradient) for gradient in gradients)])
+    flat = [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
+    message: Tensor = accelerator.reduce(torch.cat([loss[None], used, *flat]), reduction="sum")
+    parts = torch.split(message, [1, len(weights), *(len(gradient) for gradient in flat)])
     for weight, count, gradient in zip(weights, parts[1].tolist(), parts[2:], strict=True):
         weight.grad = gradient.view_as(weight) if count else None
-    return float(parts[0])
+    return parts[0][0], [weight.grad for weight in weights if weight.grad is not None]
 
 
 def check_finite(
-    state: RunState, loss: float, norm: float, examples: Sequence[tuple[Tensor, Tensor]], accelerator: Accelerator
+    step: int, loss: float, norm: float, examples: Sequence[tuple[Tensor, Tensor]], accelerator: Accelerator
 ) -> None:
-    """Stop at a loss or a gradient that is not finite, before anything learned from it.
+    """Stop at a loss or a gradient that is not finite, from which nothing is learned.
 
     Every process sees the same loss and gradient.
 
     Args:
-        state: The run, in its coming step.
+        step: Number of the step.
         loss: Of the step.
         norm: Of the gradient.
         examples: Ids (B,) and task losses (B,) of this process's micro-batches.
@@ -212,17 +246,16 @@ def check_finite(
     """
     if np.isfinite(loss) and np.isfinite(norm):
         return
-    state.optimizer.zero_grad(set_to_none=True)
     if np.isfinite(loss):
         raise TrainingError(
-            f"step {state.step}: the gradient is not finite though the loss is; nothing was learned from this step. "
+            f"step {step}: the gradient is not finite though the loss is; nothing was learned from this step. "
             "Lower optim.lr or set speed.precision: fp32"
         )
     mine = [int(number) for ids, losses in examples for number in ids[~torch.isfinite(losses)]]
     culprits = sorted(gather_object(mine) if accelerator.num_processes > 1 else mine)
     where = f"training examples {culprits}" if culprits else "no single example; a term or the gradient"
     raise TrainingError(
-        f"step {state.step}: the loss is {loss} ({where}); nothing was learned from this step. "
+        f"step {step}: the loss is {loss} ({where}); nothing was learned from this step. "
         "Lower optim.lr, set speed.precision: fp32, or look at these examples"
     )
 
@@ -231,8 +264,15 @@ def _step_context(state: RunState) -> StepContext:
     return StepContext(state.model, state.objective.reference, state.step, state.progress)
 
 
-def _update(state: RunState, norm: Tensor) -> None:
-    """Clip a gradient of this norm, set the rates of this step, and let optimiser, method and terms move on."""
+def _update(state: RunState, figures: Tensor, *, unseen: bool) -> None:
+    """Clip the gradient, set the rates of this step, and let optimiser, method and terms move on.
+
+    Args:
+        state: The run, in its coming step.
+        figures: Its loss and its gradient's norm, (2,).
+        unseen: The host has not looked at them yet, so the device makes sure that nothing is learned from what is not
+            finite. The host looks before the next update.
+    """
     optim = state.recipe.optim
     rates = state.rates()
     assert optim.lr is not None
@@ -241,7 +281,9 @@ def _update(state: RunState, norm: Tensor) -> None:
         group["lr"] = peak * rates[group["stage"]] * group["rate"]
     # The fused optimiser divides gradients by this on its way, and so clips them without a pass of its own.
     clip = float("inf") if optim.clip is None else optim.clip
-    state.optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+    state.optimizer.grad_scale = (figures[1] / clip).clamp(min=1.0)  # type: ignore[attr-defined]
+    if unseen:
+        state.optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
     state.optimizer.step()
     state.attached.after_update(state.step + 1)
     for term in state.objective.terms:

@@ -143,7 +143,7 @@ class Sweep:
         ).tolist()
         for run, loss, length in zip(going, losses, lengths, strict=True):
             try:
-                check_finite(self.states[run], loss, length, taken[run].examples, accelerator)
+                check_finite(self.states[run].step, loss, length, taken[run].examples, accelerator)
             except TrainingError as error:
                 self.states[run].failed = error
                 del norms[run]

@@ -101,7 +101,8 @@ class Display:
 
     def on_step(self, state: RunState) -> None:
         """Move the bar."""
-        self._progress.update(self._bars[id(state)], completed=state.step, loss=f"{state.losses[-1]:.4f}")
+        loss = f"{state.losses[-1]:.4f}" if state.losses else "-"
+        self._progress.update(self._bars[id(state)], completed=state.step, loss=loss)
 
     def on_evaluation(self, state: RunState) -> None:
         """Show the newest score."""
@@ -115,12 +116,17 @@ class Trackers:
     def __init__(self, accelerator: Accelerator) -> None:
         """Use an accelerator whose trackers are initialised."""
         self._accelerator = accelerator
+        self._told: dict[int, int] = {}
+        """Of each run, the steps whose losses are logged, or were when it was resumed."""
 
     def on_step(self, state: RunState) -> None:
-        """Log the loss and the learning rate."""
-        assert state.recipe.optim.lr is not None
-        rate = state.recipe.optim.lr * schedule_factor(state.recipe.schedule, state.step - 1, state.total_steps)
-        self._accelerator.log({"train/loss": state.losses[-1], "train/lr": rate}, step=state.step)
+        """Log the losses that have become known, and the learning rates of their steps."""
+        peak = state.recipe.optim.lr
+        assert peak is not None
+        for step in range(self._told.setdefault(id(state), state.step - 1), len(state.losses)):
+            rate = peak * schedule_factor(state.recipe.schedule, step, state.total_steps)
+            self._accelerator.log({"train/loss": state.losses[step], "train/lr": rate}, step=step + 1)
+        self._told[id(state)] = len(state.losses)
 
     def on_evaluation(self, state: RunState) -> None:
         """Log the holdout's scores."""

@@ -5,6 +5,7 @@
 Every pocket classification task is learnt with full fine-tuning and with LoRA, with ten seeds, twice: with all of
 `speed` on, and with all of it off (fp32, no buckets, torch's own dropout and attention, stock layers, no cache). The
 rates, the sizes and the seeds are written down here; nothing is chosen by scores. Runs that are there are reused.
+Texts are pooled by their mean, so that the last layer is computed for all tokens on either side.
 """
 
 import argparse

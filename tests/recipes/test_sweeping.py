@@ -148,10 +148,12 @@ def test_the_command_prints_every_run(tiny_recipe, tmp_path, capsys):
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_there(tiny_recipe, tmp_path, monkeypatch):
-    update = sweep_module.check_finite
+    update, calls = sweep_module.check_finite, []
 
-    def fails(state, loss, norm, *rest):
-        update(state, float("nan") if state.recipe.seed == 2 and state.step == 3 else loss, norm, *rest)
+    def fails(step, loss, norm, *rest):
+        calls.append(step)
+        second = calls.count(step) == 2  # the runs are looked at in their order
+        update(step, float("nan") if second and step == 3 else loss, norm, *rest)
 
     monkeypatch.setattr(sweep_module, "check_finite", fails)
     with pytest.raises(TrainingError, match=r"(?s)1 of 3 runs failed.*seed 2, optim.lr 0.01: step 3: the loss is nan"):
