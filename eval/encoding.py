@@ -95,21 +95,22 @@ def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def collate(encoded: Encoded, rows: Sequence[int]) -> Batch:
-    """Pad rows on the right to the longest of them.
+def collate(encoded: Encoded, rows: Sequence[int], length: int | None = None) -> Batch:
+    """Pad rows on the right to one length.
 
     Args:
         encoded: The split.
         rows: Positions in it, in the batch's order.
+        length: Of all rows; none for that of the longest of them.
 
     Returns:
         A batch on the CPU.
     """
     positions = np.asarray(rows, dtype=np.int64)
-    input_ids, mask = encoded.input_ids.padded(positions, encoded.pad_token_id)
+    input_ids, mask = encoded.input_ids.padded(positions, encoded.pad_token_id, length)
     inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
     if encoded.token_type_ids is not None:
-        inputs["token_type_ids"] = torch.from_numpy(encoded.token_type_ids.padded(positions, 0)[0])
+        inputs["token_type_ids"] = torch.from_numpy(encoded.token_type_ids.padded(positions, 0, length)[0])
     return Batch(
         inputs,
         None if encoded.labels is None else torch.from_numpy(encoded.labels[positions]),

@@ -65,9 +65,9 @@ class Kind:
         """
         return self.tokenise(split, tokenizer, max_length)
 
-    def collate(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
-        """Make a batch of rows, padded on the right to the longest of them."""
-        return collate(encoded, rows)
+    def collate(self, encoded: Encoded, rows: Sequence[int], length: int | None = None) -> Batch:
+        """Make a batch of rows, padded on the right to a length; without one, to the longest of them."""
+        return collate(encoded, rows, length)
 
     def metrics(self, task: Task, scores: Array, labels: Labels | None) -> dict[str, float]:
         """Score predictions by the task's metrics, the selecting one first.

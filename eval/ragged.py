@@ -53,18 +53,21 @@ class Ragged:
         """Each row in turn."""
         return (self[row] for row in range(len(self)))
 
-    def padded(self, rows: NDArray[np.int64], fill: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Copy some rows, filled up on the right to the longest of them.
+    def padded(
+        self, rows: NDArray[np.int64], fill: int, length: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Copy some rows, filled up on the right to one length.
 
         Args:
             rows: Which ones, int64 (B,).
             fill: What to fill up with.
+            length: Of all rows; none for that of the longest, which it must not fall short of.
 
         Returns:
-            The numbers, int64 (B, longest), and 1 where there is one, else 0, likewise.
+            The numbers, int64 (B, length), and 1 where there is one, else 0, likewise.
         """
         lengths = self.starts[rows + 1] - self.starts[rows]
-        columns = np.arange(lengths.max())
+        columns = np.arange(lengths.max() if length is None else length)
         there = columns < lengths[:, None]
         padded = np.full(there.shape, fill, dtype=np.int64)
         padded[there] = self.values[(self.starts[rows][:, None] + columns)[there]]

@@ -21,6 +21,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from graft.adapters import families
@@ -170,7 +171,8 @@ class Frozen:
         if cut.layers is None:
             features = torch.cat(parts).to(state.device)
             return Outputs(features, state.model.logits(features), None)
-        hidden = pad_sequence(parts, batch_first=True).to(state.device)
+        hidden = pad_sequence(parts, batch_first=True)  # (B, longest, H)
+        hidden = pad(hidden, (0, 0, 0, batch.inputs["input_ids"].shape[1] - hidden.shape[1])).to(state.device)
         skipped = _layers(state.model)[: cut.layers]
         with stand_ins(skipped, [_known(hidden, outputs.parts)] * len(skipped)):
             return state.model(batch.inputs)  # type: ignore[no-any-return]  # nn.Module's annotation

@@ -4,19 +4,25 @@ import ctypes
 import os
 import sys
 
-_PREPARED = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
-"""oneDNN's own cache and torch's before it, in matrix products; both hold 1,024 by default."""
+_PREPARED = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Sizes of oneDNN's own cache and torch's before it, in matrix products; both hold 1,024 by default."""
+_FEW, _MANY = 64, 512
+"""Products to keep: where to prepare one costs little; and where steps have few lengths because it costs much."""
 
 
 def bound_caches() -> None:
-    """Let oneDNN keep what it prepared for few shapes, not for all; what the user set stays.
+    """Let oneDNN keep what it prepared for some shapes, not for all; what the user set stays.
 
     On a processor every length of a batch is a shape, for which all of a step's matrix products are prepared and kept.
-    MiniLM's took 14 MB a length, half a gigabyte after forty steps; to prepare them again costs a few percent of a
-    step. It must come before the process's first matrix product in bf16.
+    MiniLM's took 14 MB a length, half a gigabyte after forty steps. To prepare them again costs a few percent of a
+    step; with tiles (AMX) an eighth, so there more are kept, and steps have fewer lengths (`speed.lengths`). It must
+    come before the process's first matrix product in bf16.
     """
-    for name, value in _PREPARED.items():
-        os.environ.setdefault(name, value)
+    import torch
+
+    kept = _MANY if torch.cpu.get_capabilities().get("amx_bf16") else _FEW
+    for name in _PREPARED:
+        os.environ.setdefault(name, str(kept))
 
 
 def give_back() -> None:

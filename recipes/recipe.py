@@ -149,6 +149,8 @@ class SpeedConfig(_Section):
     """Arithmetic of the forward pass. `auto`: bf16 where the hardware computes it natively, else fp32."""
     buckets: bool = True
     """Put examples of like length into the same step, so that less padding is computed."""
+    lengths: Literal["rounded", "exact"] = "rounded"
+    """Where a processor compiles matrix products for every length: steps of few lengths; or as long as their longest text."""
     dropout: Literal["counted", "stock"] = "counted"
     """Masks by a hash of seed, step, place and example; or torch's own, which depend on how a step is cut."""
     attention: Literal["matmul", "sdpa"] = "matmul"

@@ -16,8 +16,8 @@ from graft.adapters.model import AdaptedModel
 from graft.errors import TrainingError
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import Kind
-from graft.recipes import heap
-from graft.recipes.batching import Rows, epoch_plan, steps_per_epoch
+from graft.recipes import hardware, heap
+from graft.recipes.batching import Rows, epoch_plan, rounded_length, steps_per_epoch
 from graft.recipes.dropout import DropoutStream
 from graft.recipes.objective import Objective
 from graft.recipes.optimisation import Learner
@@ -162,6 +162,17 @@ class RunState:
     def epoch_steps(self) -> int:
         """Optimiser steps of one pass over the training examples."""
         return steps_per_epoch(len(self.train.lengths), self.recipe.schedule.examples)
+
+    @cached_property
+    def rounds_lengths(self) -> bool:
+        """Whether the rows of a step are made as long as those of others, so that what is compiled serves again."""
+        speed = self.recipe.speed
+        return speed.lengths == "rounded" and hardware.compiles_lengths(self.device, speed.precision)
+
+    def length_of(self, encoded: Encoded, rows: Rows) -> int:
+        """Tell to which length some examples are padded while training."""
+        longest = int(encoded.lengths[rows].max())
+        return rounded_length(longest, int(encoded.lengths.max())) if self.rounds_lengths else longest
 
     def rows(self) -> Rows:
         """Look up the examples of the coming step in the epoch's plan."""

@@ -187,7 +187,7 @@ def forward(state: RunState, encoded: Encoded, rows: Rows, data: DataStream | No
         What terms may look at; with the task's loss for the task's own examples.
     """
     kind = state.kind if data is None else data.kind
-    batch: Batch = kind.collate(encoded, rows.tolist()).to(state.device)
+    batch: Batch = kind.collate(encoded, rows.tolist(), state.length_of(encoded, rows)).to(state.device)
     state.draws.begin(state.step, batch.ids, "train" if data is None else data.name)
     precision = state.recipe.speed.precision
     with torch.autocast(state.device.type, torch.bfloat16, enabled=precision == "bf16"):

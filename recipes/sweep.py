@@ -225,7 +225,8 @@ class Sweep:
         """Run the base once over the examples of several runs, and each run's head over its own."""
         states, size = [self.states[run] for run in runs], len(chosen[0])
         lead, kind = self.states[0], states[0].kind
-        joined = kind.collate(lead.train, np.concatenate(chosen).tolist()).to(lead.device)
+        every = np.concatenate(chosen)
+        joined = kind.collate(lead.train, every.tolist(), lead.length_of(lead.train, every)).to(lead.device)
         batches = [_part(joined, slice(place * size, (place + 1) * size)) for place in range(len(states))]
         for state, batch in zip(states, batches, strict=True):
             state.draws.begin(state.step, batch.ids)

@@ -53,13 +53,17 @@ def test_without_glibc_nothing_is_called(monkeypatch):
     assert called == [0]
 
 
-def test_what_is_prepared_for_shapes_is_bounded_before_anything_computes_and_the_users_bound_stays(monkeypatch):
+@pytest.mark.parametrize(("tiles", "kept"), [(False, "64"), (True, "512")])
+def test_what_is_prepared_for_shapes_is_bounded_before_anything_computes_and_the_users_bound_stays(
+    monkeypatch, tiles, kept
+):
     from graft.recipes import hardware
 
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles})
     hardware.accelerator("cpu")
-    assert os.environ["LRU_CACHE_CAPACITY"] == "64"
+    assert os.environ["LRU_CACHE_CAPACITY"] == kept
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
 
 

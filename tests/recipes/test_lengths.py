@@ -1,0 +1,109 @@
+"""Steps of few lengths compute what steps as long as their longest example do."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from graft.recipes import hardware
+from graft.recipes.batching import padded_share, rounded_length
+from graft.recipes.building import build, gather
+from graft.recipes.frozen import Frozen
+from graft.recipes.joining import obstacle
+from graft.recipes.speed import explain_speed
+from graft.recipes.step import train_step
+from graft.recipes.sweep import join
+
+CPU = torch.device("cpu")
+LENGTHS = ("rounded", "exact")
+
+
+@pytest.fixture(autouse=True)
+def compiles(monkeypatch):
+    """Be a processor that compiles matrix products for every length."""
+    monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: True)
+
+
+def trained(recipe, steps=6, **kept):
+    """Take steps, and tell the state and the lengths of the batches that the model was given."""
+    state, seen = build(gather(recipe), CPU), []
+    if kept:
+        state.frozen = Frozen(**kept)
+    real = state.model.forward
+
+    def forward(inputs, **named):
+        seen.append(inputs["input_ids"].shape[1])
+        return real(inputs, **named)
+
+    state.model.forward = forward
+    for _ in range(steps):
+        train_step([state], Accelerator(cpu=True))
+    return state, seen
+
+
+@pytest.mark.parametrize(
+    ("longest", "most", "expected"),
+    [(1, 99, 4), (4, 99, 4), (5, 99, 8), (31, 99, 32), (32, 99, 32), (33, 99, 40), (57, 64, 64), (57, 60, 60)],
+)
+def test_lengths_are_rounded_to_what_some_example_has_room_for(longest, most, expected):
+    assert rounded_length(longest, most) == expected
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("method", ["full", "lora", "prefix", "bottleneck"])
+def test_losses_stay(tiny_recipe, method, family):
+    (ours, few), (plain, many) = (
+        trained(tiny_recipe(method, family, speed={"lengths": lengths}, schedule={"examples": 3}))
+        for lengths in LENGTHS
+    )
+    most = int(ours.train.lengths.max())
+    assert few == [rounded_length(length, most) for length in many]
+    assert few != many
+    np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_losses_stay_above_frozen_layers(tiny_recipe, tmp_path, monkeypatch, keep):
+    monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))
+    strategy = {"name": "gradual_unfreezing", "share": 1.0}
+    (ours, _), (plain, _) = (
+        trained(
+            tiny_recipe("full", strategy=strategy, speed={"lengths": lengths}, schedule={"examples": 3, "epochs": 6}),
+            steps=40,
+            keep=keep,
+        )
+        for lengths in LENGTHS
+    )
+    np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-4)
+
+
+def test_runs_that_step_together_have_their_own_losses(tiny_recipe):
+    recipes = [tiny_recipe("lora", seed=seed, schedule={"examples": 3}) for seed in (1, 2)]
+    together = [build(gather(recipe), CPU) for recipe in recipes]
+    assert obstacle(together) is None
+    assert join(together, Accelerator(cpu=True)) is None
+    for _ in range(5):
+        train_step(together, Accelerator(cpu=True))
+    for recipe, state in zip(recipes, together, strict=True):
+        alone, _ = trained(recipe, steps=5)
+        np.testing.assert_allclose(state.losses, alone.losses, rtol=1e-4)
+
+
+def test_padding_is_told_before_and_after(tiny_recipe):
+    recipe = tiny_recipe(schedule={"examples": 3})
+    state = build(gather(recipe), CPU)
+    told = explain_speed(recipe, state)["lengths"]
+    shares = [float(word.rstrip("%")) for word in told.split() if word.endswith("%")]
+    assert shares[0] > shares[1]
+    plan = [np.array([0, 1]), np.array([2])]
+    assert padded_share(plan, np.array([3, 5, 30])) == pytest.approx(1 - 38 / 40)
+    assert padded_share(plan, np.array([3, 5, 30]), rounded=True) == pytest.approx(1 - 38 / 46)
+
+
+def test_elsewhere_a_step_is_as_long_as_its_longest_example(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: False)
+    recipe = tiny_recipe("lora", schedule={"examples": 3})
+    state, seen = trained(recipe)
+    state.step = 0
+    assert seen[0] == state.train.lengths[state.rows()].max()
+    assert explain_speed(recipe, state)["lengths"].startswith("rounded, but nothing is compiled for a length here")
