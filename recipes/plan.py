@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graft.eval.encoding import Encoded
 from graft.eval.predict import plan_batches
-from graft.recipes import hardware, live_memory, row_gradients
+from graft.recipes import hardware, heap, live_memory, row_gradients
 from graft.recipes.batching import Rows, micro_batches
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.cost import Trial, epochs, evaluation_steps, keeps_best, largest_batches
@@ -140,7 +140,7 @@ def _work_out(recipe: Recipe) -> Plan:
         trial = Trial(state, accelerator, materials.encoded)
         seconds = _seconds_per_step(state, parts, trial)
         trial.rehearse()
-        memory = _seen(memory, hardware.peak_memory(accelerator.device.type))
+        memory = _seen(memory, hardware.peak_memory(accelerator.device.type) + _compiled_later(state, parts))
         computed = state.total_steps
         if state.recipe.speed.cache and kept_at(state) is not None:  # later epochs look up what the first computed
             computed = min(computed, state.epoch_steps)
@@ -253,6 +253,14 @@ def _scoring_peak(state: RunState, split: Encoded) -> int:
 def _seen(memory: Memory, peak: int) -> Memory:
     """Let what a rehearsal took stand for what was counted."""
     return replace(memory, workspace=max(0, peak - memory.total), total=peak)
+
+
+def _compiled_later(state: RunState, parts: list[list[Rows]]) -> int:
+    """Bytes of what is compiled for lengths that the run meets, and a rehearsal does not."""
+    if not state.rounds_lengths:
+        return 0
+    lengths = {state.length_of(state.train, part) for step in parts for part in step}
+    return heap.LENGTH_BYTES * max(0, min(len(lengths), heap.LENGTHS) - _TIMED)
 
 
 def _largest(parts: list[list[Rows]], state: RunState) -> list[Rows]:

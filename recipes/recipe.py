@@ -150,7 +150,7 @@ class SpeedConfig(_Section):
     buckets: bool = True
     """Put examples of like length into the same step, so that less padding is computed."""
     lengths: Literal["rounded", "exact"] = "rounded"
-    """Where a processor compiles matrix products for every length: steps of few lengths; or as long as their longest text."""
+    """Where a processor compiles matrix products for every length: steps of few lengths; or of their longest text's."""
     dropout: Literal["counted", "stock"] = "counted"
     """Masks by a hash of seed, step, place and example; or torch's own, which depend on how a step is cut."""
     attention: Literal["matmul", "sdpa"] = "matmul"

@@ -4,8 +4,9 @@
                             [--write-only]
 
 Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
-that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Peak
-memory comes from processes of their own. Rows that are measured already are kept in `--out` and not measured again.
+that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Each
+has a process of its own, which waits while another one's turn is on. Rows that are measured already are kept in `--out`
+and not measured again.
 
 A segment is whole pools of Trainer's sampler: it sorts pools of up to 50 steps by length, the longest first, so that
 the first steps of an epoch alone would be unlike the rest.
@@ -16,17 +17,19 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from contestants import CONTESTANTS, EXAMPLES, LONGEST, PEER_RATE, Contestant, Segment
+from contestants import CONTESTANTS, EXAMPLES, LONGEST, PEER_RATE, Segment
+from turns import Turns
 
 from graft.recipes import hardware
 from graft.recipes.recording import versions
@@ -53,8 +56,11 @@ POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocke
 SIDE_BY_SIDE = ("graft", "Trainer, best")
 """Contestants that are also run with a process for each core."""
 
-READY = "ready"
-"""What a process says that waits for the others."""
+WARM_UP = 8
+"""Steps before the clock counts."""
+
+FLAGS = {"avx512_bf16": "AVX-512 with bf16", "amx_bf16": "AMX with bf16"}
+"""What of a processor matters here, by its name in /proc/cpuinfo."""
 
 FLOPS = {"full": 6, "probe": 2}
 """Floating-point operations per weight and token; 4 where the backbone is frozen and passed through backward."""
@@ -88,90 +94,61 @@ def rows(data: Path | None) -> Iterator[tuple[str, str, dict[str, str]]]:
 def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]:
     """Let the contestants take turns.
 
+    What graft's frozen layers say is kept in a folder of this row alone, so that the first pass computes it.
+
     Returns:
         Contestant to its segments, and what model FLOP utilisation is computed from.
     """
-    contestants: dict[str, Contestant] = {name: make(settings) for name, make in CONTESTANTS.items()}
-    backbone = _backbone_weights(contestants["graft"])
-    lengths = contestants["graft"].train.lengths
-    steps = pools * min(len(lengths) // (4 * EXAMPLES), 50)
-    # Caches, allocators and thread pools are filled; so is, with a probe, the cache of what frozen layers say.
-    first = {name: contestant.segment(steps).seconds for name, contestant in contestants.items()}
-    segments: dict[str, list[Segment]] = {name: [] for name in contestants}
-    rates = []
-    for number in range(rounds):
-        rates.append(gemm_rate())
-        order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
-        for name in order:
-            segments[name].append(contestants[name].segment(steps))
-            sys.stderr.write(f"  {name}: {_speed(segments[name][-1]):,.0f} tokens a second\n")
-    peaks = {name: _peak(name, settings, steps // pools) for name in contestants}
+    with ExitStack() as stack:
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(patch.dict(os.environ, {"GRAFT_CACHE": cache}))
+        contestants = {name: stack.enter_context(Turns(name, settings)) for name in CONTESTANTS}
+        about = contestants["graft"].about
+        steps = pools * min(about["examples"] // (4 * EXAMPLES), 50)
+        # Allocators and thread pools are filled; so is, with a probe, the cache of what frozen layers say.
+        first = {name: contestant.segment(WARM_UP)["seconds"] for name, contestant in contestants.items()}
+        segments: dict[str, list[Segment]] = {name: [] for name in contestants}
+        rates, peaks = [], {}
+        for number in range(rounds):
+            rates.append(gemm_rate(about["device"]))
+            order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
+            for name in order:
+                found = contestants[name].segment(steps)
+                peaks[name] = found.pop("peak_memory_bytes")
+                segments[name].append(Segment(**found))
+                sys.stderr.write(f"  {name}: {_speed(segments[name][-1]):,.0f} tokens a second\n")
     return {
         "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
         "peak_memory_bytes": peaks,
         "gemm_flops": rates,
-        "backbone_weights": backbone,
         "pools": pools,
         "steps": steps,
         "first_seconds": first,
-        "tokens_per_example": float(lengths.mean()),
-        "threads": torch.get_num_threads(),
+        **{key: about[key] for key in ("backbone_weights", "tokens_per_example", "threads")},
     }
 
 
-def gemm_rate(tokens: int = 2048, seconds: float = 0.5) -> float:
+def gemm_rate(device: str = "cpu", tokens: int = 2048, seconds: float = 0.5) -> float:
     """Measure bf16 matrix products of the shapes that MiniLM's feed-forward layers have.
 
     Returns:
         Floating-point operations a second, the median over products.
     """
-    left = torch.randn(tokens, 384, dtype=torch.bfloat16)
-    right = torch.randn(384, 1536, dtype=torch.bfloat16)
+    left = torch.randn(tokens, 384, dtype=torch.bfloat16, device=device)
+    right = torch.randn(384, 1536, dtype=torch.bfloat16, device=device)
     taken: list[float] = []
     while sum(taken) < seconds:
         started = time.perf_counter()
         torch.mm(left, right)
+        if device != "cpu":
+            torch.accelerator.synchronize()
         taken.append(time.perf_counter() - started)
     return 2 * tokens * 384 * 1536 / statistics.median(taken)
-
-
-def _row(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]:
-    """Measure a row in a process of its own: accelerate's state is the process's, and so are caches and threads.
-
-    What frozen layers say is kept in a folder of this row alone, so that the first pass computes it.
-    """
-    command = [sys.executable, __file__, "--rounds", str(rounds), "--pools", str(pools), "--row", json.dumps(settings)]
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"GRAFT_CACHE": cache}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 def measured(file: Path, pools: int) -> bool:
     """Whether a row was measured with segments of this length."""
     return file.exists() and json.loads(file.read_text()).get("pools") == pools
-
-
-def _backbone_weights(contestant: Contestant) -> int:
-    """Weights outside embeddings, adapters and heads left out."""
-    state = contestant._state  # type: ignore[attr-defined]
-    return sum(
-        weight.numel()
-        for name, weight in state.model.body.named_parameters()
-        if "embeddings" not in name and "lora_" not in name
-    )
-
-
-def _peak(name: str, settings: Mapping[str, str], steps: int) -> int:
-    """Take one segment in a process of its own and tell its peak memory."""
-    command = [sys.executable, __file__, "--alone", name, json.dumps(dict(settings)), str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return int(done.stdout.strip().splitlines()[-1])
 
 
 def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
@@ -180,36 +157,18 @@ def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
     Returns:
         Tokens a second of all of them, from the first one's start to the last one's end.
     """
-    command = [sys.executable, __file__, "--beside", name, json.dumps(dict(settings) | {"threads": "1"}), str(steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(hardware.threads())
-    ]
-    for worker in workers:  # all have warmed up before any is timed
-        assert worker.stdout is not None
-        while (line := worker.stdout.readline()).strip() != READY:
-            if not line:
-                raise SystemExit(f"{name}: a process beside others ended early")
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    found = [json.loads(worker.communicate()[0].strip().splitlines()[-1]) for worker in workers]
-    began, ended = min(one["began"] for one in found), max(one["ended"] for one in found)
-    return float(sum(one["tokens"] for one in found) / (ended - began))
-
-
-def beside(name: str, settings: str, steps: int) -> None:
-    """Warm up, wait until all are ready, and take a segment; what `side_by_side` starts."""
-    contestant = CONTESTANTS[name](json.loads(settings))
-    contestant.segment(steps)
-    sys.stdout.write(f"{READY}\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
-    began = time.time()
-    segment = contestant.segment(steps)
-    sys.stdout.write(f"{json.dumps({'began': began, 'ended': time.time(), 'tokens': segment.tokens})}\n")
+    with ExitStack() as stack:
+        each = dict(settings) | {"threads": "1"}
+        workers = [stack.enter_context(Turns(name, each)) for _ in range(hardware.threads())]
+        for worker in workers:  # long enough to meet most lengths: in a comparison, a process trains many runs
+            worker.begin(steps)
+        for worker in workers:
+            worker.answer()
+        began = time.perf_counter()
+        for worker in workers:
+            worker.begin(steps)
+        found = [worker.answer() for worker in workers]
+        return float(sum(one["tokens"] for one in found) / (time.perf_counter() - began))
 
 
 def _speed(segment: Segment) -> float:
@@ -250,18 +209,18 @@ def page(out: Path, data: Path | None) -> str:
     parts = [
         "# How fast graft trains\n",
         "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with",
-        f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns in one",
-        "process. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and dynamic",
-        'padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the',
+        f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns, each in a",
+        "process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and",
+        'dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the',
         "loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a segment is some",
         "steps of one. Rates are of tokens without padding, since segments differ in how long their examples",
         "happen to be, and medians over the rounds; examples a second are tokens a second over an example's mean",
         "length; a ratio's two segments are neighbours in time. *of GEMM rate* is model FLOP utilisation: 4 N D",
         "operations (full 6, probe 2) a second, N the weights outside the embeddings and D the tokens without",
         "padding, against bf16 matrix products measured between the segments. It counts the operations of a whole",
-        "model; graft leaves out those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are of",
-        "processes of their own. All of them run with what graft sets for a process: threads that wait leave the",
-        "processor, and oneDNN keeps what it prepared for 64 shapes instead of 1,024 ([why](plan.md)).\n",
+        "model; graft leaves out those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the",
+        "processes'. Only graft's process has what graft sets: threads that wait leave the processor, and oneDNN keeps",
+        "fewer of its compiled matrix products ([why](plan.md)); the others have torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
         file = out / f"{task} {method}.json"
@@ -324,8 +283,9 @@ def _machine() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     flags = next((line for line in lines if line.startswith("flags")), "")
-    wide = ", AVX-512 with bf16" if "avx512_bf16" in flags else ""
-    return f"{model}, {hardware.threads()} cores{wide}"
+    wide = "".join(f", {told}" for flag, told in FLAGS.items() if flag in flags)
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model}, {hardware.threads()} cores{wide}{gpu}"
 
 
 def main() -> int:
@@ -340,22 +300,7 @@ def main() -> int:
         "--side-by-side", action="store_true", help="measure trainings side by side as well, for the time to verdict"
     )
     parser.add_argument("--write-only", action="store_true", help="measure nothing, write the page")
-    parser.add_argument("--alone", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
-    parser.add_argument("--beside", nargs=3, metavar=("NAME", "SETTINGS", "STEPS"), help=argparse.SUPPRESS)
-    parser.add_argument("--row", metavar="SETTINGS", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.alone:
-        name, settings, steps = given.alone
-        CONTESTANTS[name](json.loads(settings)).segment(int(steps))
-        sys.stdout.write(f"{hardware.peak_memory('cpu')}\n")
-        return 0
-    if given.beside:
-        name, settings, steps = given.beside
-        beside(name, settings, int(steps))
-        return 0
-    if given.row:
-        sys.stdout.write(f"{json.dumps(take(json.loads(given.row), given.rounds, given.pools))}\n")
-        return 0
     given.out.mkdir(parents=True, exist_ok=True)
     for task, method, settings in rows(given.data):
         file = given.out / f"{task} {method}.json"
@@ -363,7 +308,7 @@ def main() -> int:
             continue
         sys.stderr.write(f"{file.stem}\n")
         if not measured(file, given.pools):
-            file.write_text(json.dumps(_row(settings, given.rounds, given.pools)))
+            file.write_text(json.dumps(take(settings, given.rounds, given.pools)))
         found = json.loads(file.read_text())
         if given.side_by_side and task == "mrpc" and method in VERDICT and "side_by_side" not in found:
             together = {name: side_by_side(name, settings, found["steps"]) for name in SIDE_BY_SIDE}

@@ -22,7 +22,7 @@ from graft.recipes import hardware
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.flags import parse
 from graft.recipes.frozen import Frozen
-from graft.recipes.step import train_step
+from graft.recipes.step import settle, train_step
 
 EXAMPLES = 32
 LONGEST = 128
@@ -94,6 +94,11 @@ class Contestant(ABC):
         self.taken += 1
         return self._segment(steps)
 
+    def finish(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.recipe.device != "cpu":
+            torch.accelerator.synchronize()
+
     @abstractmethod
     def _segment(self, steps: int) -> Segment:
         """Take so many steps."""
@@ -111,15 +116,19 @@ class Graft(Contestant):
 
     def _segment(self, steps: int) -> Segment:
         """Go on through the epoch."""
-        state, counted, seconds = self._state, Counted(), 0.0
+        state, taken = self._state, []
+        self.finish()
+        started = time.perf_counter()
         for _ in range(steps):
             if state.step == state.total_steps - 1:  # a run's end is not reached
                 state.step = 0
-            lengths = self.train.lengths[state.rows()]
-            counted.add(int(lengths.sum()), len(lengths) * int(lengths.max()), len(lengths))
-            started = time.perf_counter()
+            taken.append(state.rows())
             train_step([state], self._accelerator)
-            seconds += time.perf_counter() - started
+        settle(state, self._accelerator)
+        self.finish()
+        seconds, counted = time.perf_counter() - started, Counted()
+        for rows in taken:
+            counted.add(int(self.train.lengths[rows].sum()), len(rows) * state.length_of(self.train, rows), len(rows))
         return counted.segment(seconds)
 
 
@@ -171,10 +180,12 @@ class TrainerAndPeft(Peer):
             def on_step_begin(self, *_: Any, **__: Any) -> None:
                 self.started = time.perf_counter() if self.started is None else self.started
 
-            def on_step_end(self, *_: Any, **__: Any) -> None:
+            def on_step_end(self, _: Any, progress: Any, *__: Any, **___: Any) -> None:
+                if progress.global_step == steps:
+                    finish()
                 self.ended = time.perf_counter()
 
-        clock, batches = Clock(), []
+        clock, batches, finish = Clock(), [], self.finish
         collate = DataCollatorWithPadding(load_tokenizer(self.materials.checkpoint))
 
         def counting(features: list[dict[str, Any]]) -> Any:
@@ -234,6 +245,7 @@ class BareLoop(Peer):
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             optimizer.zero_grad()
+        self.finish()
         return counted.segment(time.perf_counter() - started)
 
 
@@ -244,6 +256,16 @@ CONTESTANTS = {
     "bare loop": BareLoop,
 }
 """By the name in tables; the first one is measured against the others."""
+
+
+def weights_outside_embeddings(contestant: Contestant) -> int:
+    """Count graft's weights outside embeddings, adapters and heads left out."""
+    assert isinstance(contestant, Graft)
+    return sum(
+        weight.numel()
+        for name, weight in contestant._state.model.body.named_parameters()
+        if "embeddings" not in name and "lora_" not in name
+    )
 
 
 def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:

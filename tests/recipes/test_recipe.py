@@ -76,6 +76,7 @@ CHANGES = [
     {"speed": {"attention": "sdpa"}},
     {"speed": {"layers": "stock"}},
     {"speed": {"last_layer": "all"}},
+    {"speed": {"lengths": "exact"}},
     {"device": "cuda"},
     {"threads": 1},
 ]
