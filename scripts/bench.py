@@ -56,6 +56,9 @@ POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocke
 SIDE_BY_SIDE = ("graft", "Trainer, best")
 """Contestants that are also run with a process for each core."""
 
+ONCE = "bare loop"
+"""The contestant that has one round alone: it is as fast as Trainer, and takes as long."""
+
 WARM_UP = 8
 """Steps before the clock counts."""
 
@@ -113,6 +116,8 @@ def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]
             rates.append(gemm_rate(about["device"]))
             order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
             for name in order:
+                if name == ONCE and number:
+                    continue
                 found = contestants[name].segment(steps)
                 peaks[name] = found.pop("peak_memory_bytes")
                 segments[name].append(Segment(**found))
@@ -184,7 +189,7 @@ def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
     rate = statistics.median(found["gemm_flops"])
     lines = []
     for name, taken in segments.items():
-        ratio = statistics.median(_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=True))
+        ratio = statistics.median(_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=False))
         useful = statistics.median(map(_speed, taken))
         padding = 1 - sum(one.tokens for one in taken) / sum(one.padded for one in taken)
         lines.append(
