@@ -64,7 +64,7 @@ def _dropped(module: nn.Module, probabilities: Tensor, rate: float) -> Tensor:
     return probabilities * mask
 
 
-def mask(**named: Any) -> Tensor | None:
+def added_mask(**named: Any) -> Tensor | None:
     """Make transformers' eager mask, but do not ask a device that queues its work whether there is padding at all.
 
     Args:
@@ -92,5 +92,5 @@ def implementation(chosen: Attention) -> str:
     if chosen == "sdpa":
         return chosen
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, mask)
+    AttentionMaskInterface.register(NAME, added_mask)
     return NAME

@@ -104,32 +104,29 @@ def micro_batches(rows: Rows, lengths: Rows, *, tokens: int, rank: int = 0, worl
     return batches
 
 
-def rounded_length(longest: int, most: int) -> int:
-    """Tell how long rows are made where every length has a price of its own.
+def rounded(lengths: Rows) -> Rows:
+    """Make few lengths of many, where every length has a price of its own.
 
     Args:
-        longest: Tokens of the longest row.
-        most: Tokens of the longest row that there ever is; what fits that one is known to fit.
+        lengths: Tokens of every example of the data, (N,).
 
     Returns:
-        The next multiple of 4 up to 32 tokens, of 8 beyond, but no more than `most`.
+        The next multiple of 4 up to 32 tokens, of 8 up to 128, of 16 up to 256 and of 32 beyond, but no more than the
+        longest example has: what fits that one is known to fit. (N,).
     """
-    multiple = 4 if longest <= 32 else 8
-    return min(-(-longest // multiple) * multiple, most)
+    multiples = np.select([lengths <= 32, lengths <= 128, lengths <= 256], [4, 8, 16], default=32)
+    made: Rows = np.minimum(-(-lengths // multiples) * multiples, lengths.max(initial=0))
+    return made
 
 
-def padded_share(plan: Sequence[Rows], lengths: Rows, *, rounded: bool = False) -> float:
+def padded_share(plan: Sequence[Rows], lengths: Rows, padded_lengths: Rows | None = None) -> float:
     """Tell what share of the tokens of a plan is padding, when each step is one micro-batch.
 
     Args:
         plan: The rows of each step.
         lengths: Tokens of every example, (N,).
-        rounded: Whether rows are made as long as `rounded_length` says.
+        padded_lengths: To how many each is padded when it is the longest of a step; none for `lengths` itself.
     """
-    most = int(lengths.max())
-    longest = [int(lengths[rows].max()) for rows in plan]
-    padded = sum(
-        len(rows) * (rounded_length(length, most) if rounded else length)
-        for rows, length in zip(plan, longest, strict=True)
-    )
+    reach = lengths if padded_lengths is None else padded_lengths
+    padded = sum(len(rows) * int(reach[rows].max()) for rows in plan)
     return 1.0 - int(sum(int(lengths[rows].sum()) for rows in plan)) / padded

@@ -144,9 +144,10 @@ def largest_steps(state: RunState) -> list[Rows]:
     of the longest than the budget has room for of those a little shorter.
     """
     every = [rows for steps in epochs(state) for rows in steps]
-    cut = [micro_batches(rows, state.train.lengths, tokens=state.tokens) for rows in every]
+    lengths = state.lengths_of(state.train)
+    cut = [micro_batches(rows, lengths, tokens=state.tokens) for rows in every]
     parts = [(number, part) for number, step in enumerate(cut) for part in step]
-    chosen = _largest([(len(part), int(state.train.lengths[part].max())) for _, part in parts])
+    chosen = _largest([(len(part), int(lengths[part].max())) for _, part in parts])
     return [every[number] for number in sorted({parts[at][0] for at in chosen})]
 
 

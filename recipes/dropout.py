@@ -105,7 +105,7 @@ class DropoutStream:
         self._sites: list[int] = []  # that have drawn so far: the keys of all are made together
         self._keys: dict[int, _Keys] = {}
         self._keyed: Tensor | None = None  # the examples that `_keys` is for
-        self._numbers: Tensor | None = None  # those of `_sites`, on the model's device
+        self._site_numbers: Tensor | None = None  # those of `_sites`, on the model's device
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -188,10 +188,10 @@ class DropoutStream:
         if site not in self._keys:
             if site not in self._sites:
                 self._sites.append(site)
-                self._numbers = None
-            if self._numbers is None:  # kept, since to send them is to wait for an accelerator
-                self._numbers = torch.tensor(self._sites, device=rows.device)
-            keys = _keys_of(rows, self._numbers)
+                self._site_numbers = None
+            if self._site_numbers is None:  # kept, since to send them is to wait for an accelerator
+                self._site_numbers = torch.tensor(self._sites, device=rows.device)
+            keys = _keys_of(rows, self._site_numbers)
             self._keys = dict(zip(self._sites, keys, strict=True))
         return self._keys[site]
 

@@ -172,7 +172,9 @@ class Frozen:
             features = torch.cat(parts).to(state.device)
             return Outputs(features, state.model.logits(features), None)
         hidden = pad_sequence(parts, batch_first=True)  # (B, longest, H)
-        hidden = pad(hidden, (0, 0, 0, batch.inputs["input_ids"].shape[1] - hidden.shape[1])).to(state.device)
+        if missing := batch.inputs["input_ids"].shape[1] - hidden.shape[1]:
+            hidden = pad(hidden, (0, 0, 0, missing))
+        hidden = hidden.to(state.device)
         skipped = _layers(state.model)[: cut.layers]
         with stand_ins(skipped, [_known(hidden, outputs.parts)] * len(skipped)):
             return state.model(batch.inputs)  # type: ignore[no-any-return]  # nn.Module's annotation

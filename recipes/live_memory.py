@@ -75,4 +75,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    found: list[torch.UntypedStorage] = []
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, torch.Tensor):
+            parts = (leaf._indices(), leaf._values()) if leaf.is_sparse else (leaf,)
+            found += [part.untyped_storage() for part in parts]
+    return found

@@ -84,11 +84,10 @@ def _train(
             _end(state, hooks)
     while going := [state for state in states if not state.done]:
         _step(going, accelerator, alone=len(states) == 1)
-        stopping = _agreed(interrupted(), accelerator)
-        overdue = time.monotonic() - saved > SAVE_SECONDS
+        waits = hooks.save is not None and hooks.save_every is None and time.monotonic() - saved > SAVE_SECONDS
+        stopping, overdue = _agreed(interrupted(), waits, accelerator)
         for state in going:
-            pauses = overdue or stopping or _evaluates(state) or _saves(state, hooks)
-            if state.failed is None and pauses:
+            if state.failed is None and (stopping or _evaluates(state) or _due(state, hooks, overdue=overdue)):
                 _settle(state, accelerator, alone=len(states) == 1)
             if state.failed is None and _look_after(state, hooks, overdue=overdue, stopping=stopping):
                 saved = time.monotonic()
@@ -132,8 +131,7 @@ def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool
     if state.done:
         _end(state, hooks)
         return False
-    due = evaluated or overdue if hooks.save_every is None else _saves(state, hooks)
-    if hooks.save is None or not (due or stopping):
+    if hooks.save is None or not (stopping or _due(state, hooks, overdue=overdue)):
         return False
     hooks.save(state)
     return True
@@ -146,17 +144,24 @@ def _end(state: RunState, hooks: _Hooks) -> None:
     hooks.ended(state)
 
 
-def _agreed(asked: bool, accelerator: Accelerator) -> bool:
-    """Whether any process was asked to stop: launchers pass a signal on to some, or to each at another step."""
+def _agreed(asked: bool, overdue: bool, accelerator: Accelerator) -> tuple[bool, bool]:
+    """Whether any process was asked to stop, and whether for any a checkpoint is overdue.
+
+    Launchers pass a signal on to some processes, or to each at another step; and each has a clock of its own.
+    """
     if accelerator.num_processes == 1:
-        return asked
-    count: torch.Tensor = accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), reduction="sum")
-    return bool(count)
+        return asked, overdue
+    flags = torch.tensor([float(asked), float(overdue)], device=accelerator.device)
+    counts: torch.Tensor = accelerator.reduce(flags, reduction="sum")
+    stopping, late = (counts > 0).tolist()
+    return stopping, late
 
 
-def _saves(state: RunState, hooks: _Hooks) -> bool:
-    """Whether so many steps are done that a checkpoint is due."""
-    return hooks.save_every is not None and state.step % hooks.save_every == 0
+def _due(state: RunState, hooks: _Hooks, *, overdue: bool) -> bool:
+    """Whether a checkpoint is due: after so many steps, or at every evaluation and when the last one is long ago."""
+    if hooks.save_every is not None:
+        return state.step % hooks.save_every == 0
+    return overdue or _evaluates(state)
 
 
 def _evaluates(state: RunState) -> bool:

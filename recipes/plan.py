@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graft.eval.encoding import Encoded
@@ -167,7 +168,8 @@ def _work_out(recipe: Recipe) -> Plan:
 def _micro_batches(state: RunState) -> list[list[Rows]]:
     """The micro-batches of every step of the run."""
     steps = (rows for epoch in epochs(state) for rows in epoch)
-    return [micro_batches(rows, state.train.lengths, tokens=state.recipe.budget.tokens) for rows in steps]
+    lengths = state.lengths_of(state.train)
+    return [micro_batches(rows, lengths, tokens=state.recipe.budget.tokens) for rows in steps]
 
 
 def _free(device: torch.device) -> int:
@@ -193,7 +195,8 @@ def _memory(
     tables = sum(weight.nbytes for weight in row_gradients.tables(state.model) if weight.requires_grad)
     standing = runtime + weights + 2 * learned + tables + reference + best
     alone = all(len(step) == 1 for step in parts)
-    step = max(activations, learned) if alone else activations + learned
+    passing = learned - tables
+    step = max(activations, passing) if alone else activations + passing
     if standing + step <= available:  # else the gradients alone may be too much
         step = max(_step_peak(state, part, alone, accelerator) for part in _largest(parts, state))
     state.step = 0
@@ -221,7 +224,7 @@ def _memory(
 def _step_peak(state: RunState, part: Rows, alone: bool, accelerator: Accelerator) -> int:
     """Bytes that a step passes at its peak, gradients included, in micro-batches as large as one that it has."""
     longest = part[state.train.lengths[part].argmax()]
-    budget, length = state.tokens, int(state.train.lengths[longest])
+    budget, length = state.tokens, state.length_of(state.train, part)
 
     def work(examples: int) -> None:
         state.tokens = examples * length
@@ -256,17 +259,21 @@ def _seen(memory: Memory, peak: int) -> Memory:
 
 
 def _compiled_later(state: RunState, parts: list[list[Rows]]) -> int:
-    """Bytes of what is compiled for lengths that the run meets, and a rehearsal does not."""
-    if not state.rounds_lengths:
+    """Bytes, about, of what is compiled for lengths that the run meets, and the steps that were timed did not."""
+    if not hardware.compiles_lengths(state.device, state.recipe.speed.precision):
         return 0
-    lengths = {state.length_of(state.train, part) for step in parts for part in step}
-    return heap.LENGTH_BYTES * max(0, min(len(lengths), heap.LENGTHS) - _TIMED)
+    _, picked = _picked(state, parts)
+    every, met = (
+        {state.length_of(state.train, part) for step in steps for part in step}
+        for steps in (parts, [parts[number] for number in picked])
+    )
+    return heap.LENGTH_BYTES * max(0, min(len(every), heap.LENGTHS) - len(met))
 
 
 def _largest(parts: list[list[Rows]], state: RunState) -> list[Rows]:
     """The micro-batches with the most tokens and with the most pairs of tokens, padding counted."""
     every = [part for step in parts for part in step]
-    lengths = [int(state.train.lengths[part].max()) for part in every]
+    lengths = [state.length_of(state.train, part) for part in every]
     by_tokens = max(range(len(every)), key=lambda at: len(every[at]) * lengths[at])
     by_pairs = max(range(len(every)), key=lambda at: len(every[at]) * lengths[at] ** 2)
     return [every[at] for at in {by_tokens, by_pairs}]
@@ -309,17 +316,22 @@ def _kept(state: RunState, rows: Rows) -> int:
 
 def _seconds_per_step(state: RunState, parts: list[list[Rows]], trial: Trial) -> float:
     """Take steps from short to long, each twice, and tell the mean over all steps by their tokens."""
-    tokens = np.array(
-        [sum(len(part) * int(state.train.lengths[part].max()) for part in step) for step in parts], dtype=float
-    )
-    order = np.argsort(tokens)
-    picked = order[np.linspace(0, len(order) - 1, _TIMED).astype(int)]
+    tokens, picked = _picked(state, parts)
     seconds = np.array([min(trial.take(np.concatenate(parts[number])) for _ in range(2)) for number in picked])
     met = tokens[picked]
     if met.min() == met.max():
         return float(np.median(seconds))
     slope, start = np.polyfit(met, seconds, 1)
     return float(max(start + slope * tokens.mean(), seconds.min()))
+
+
+def _picked(state: RunState, parts: list[list[Rows]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Tokens of every step, padding counted, and the steps to time, from short to long."""
+    tokens = np.array(
+        [sum(len(part) * state.length_of(state.train, part) for part in step) for step in parts], dtype=float
+    )
+    order = np.argsort(tokens)
+    return tokens, order[np.linspace(0, len(order) - 1, _TIMED).astype(int)]
 
 
 def _seconds_of_evaluations(state: RunState, materials: Materials) -> float:

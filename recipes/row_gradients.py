@@ -37,6 +37,17 @@ def tables(model: nn.Module) -> list[Tensor]:
     return [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
 
 
+def compact(weights: Iterable[Tensor]) -> None:
+    """Add up what several backward passes said of the same rows, so that a gradient is never larger than its table.
+
+    Args:
+        weights: Of all that learns.
+    """
+    for weight in weights:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.coalesce()
+
+
 class RowGradients:
     """The dense gradients of one run's tables, each with the rows that are not zero."""
 

@@ -63,7 +63,7 @@ def _lengths(state: RunState) -> str:
         examples=schedule.examples,
         buckets=state.recipe.speed.buckets,
     )
-    before, after = (padded_share(plan, lengths, rounded=rounded) for rounded in (False, True))
+    before, after = padded_share(plan, lengths), padded_share(plan, lengths, state.lengths_of(state.train))
     return (
         "rounded: this processor compiles matrix products for every length, so steps have few lengths; "
         f"{after:.0%} of tokens are padding, {before:.0%} without"

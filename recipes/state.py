@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from graft.adapters.methods import Attached
+from graft.adapters.methods import Attached, Plain
 from graft.adapters.model import AdaptedModel
 from graft.errors import TrainingError
 from graft.eval.encoding import Encoded
 from graft.eval.kinds import Kind
 from graft.recipes import hardware, heap
-from graft.recipes.batching import Rows, epoch_plan, rounded_length, steps_per_epoch
+from graft.recipes.batching import Rows, epoch_plan, rounded, steps_per_epoch
 from graft.recipes.dropout import DropoutStream
-from graft.recipes.objective import Objective
+from graft.recipes.objective import Objective, Term
 from graft.recipes.optimisation import Learner
 from graft.recipes.recipe import Recipe
 from graft.recipes.row_gradients import RowGradients
@@ -60,9 +60,9 @@ class Unread:
 
     @classmethod
     def of(cls, figures: torch.Tensor, number: int, examples: list[tuple[torch.Tensor, torch.Tensor]]) -> Self:
-        """Send for a step's figures, and wait for nothing; arguments are as the attributes, on the run's device."""
-        if figures.device.type == "cpu":
-            return cls(figures, None, number, examples)
+        """Send for a step's figures, where that takes waiting; arguments are as the attributes, on the run's device."""
+        if figures.device.type == "cpu" or not hardware.queues(figures.device):
+            return cls(figures.cpu(), None, number, examples)
         sent = figures.to("cpu", non_blocking=True)
         there = torch.Event(figures.device)
         there.record()
@@ -105,7 +105,7 @@ class RunState:
         frozen: Knows what lies below all that learns; none to run the whole model always.
         failed: Why the run cannot go on, where other runs do; none while it can.
         sweep: The runs that this one takes its steps with; none to take them by itself.
-        unread: Steps whose loss the host has not read yet, in their order; never any on a processor.
+        unread: Steps whose loss the host has not read yet, in their order; only on devices that queue their work.
         row_gradients: The gradients of large tables of embeddings.
     """
 
@@ -137,6 +137,7 @@ class RunState:
     row_gradients: RowGradients = field(default_factory=RowGradients)
     _plan: tuple[int, list[Rows]] | None = None
     _learning_now: set[int] | None = None
+    _rounded: dict[str, Rows] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -169,10 +170,23 @@ class RunState:
         speed = self.recipe.speed
         return speed.lengths == "rounded" and hardware.compiles_lengths(self.device, speed.precision)
 
+    def lengths_of(self, encoded: Encoded) -> Rows:
+        """Tell to which length, while training, each example is padded when it is the longest of its batch, (N,)."""
+        if not self.rounds_lengths:
+            return encoded.lengths
+        if encoded.fingerprint not in self._rounded:
+            self._rounded[encoded.fingerprint] = rounded(encoded.lengths)
+        return self._rounded[encoded.fingerprint]
+
     def length_of(self, encoded: Encoded, rows: Rows) -> int:
-        """Tell to which length some examples are padded while training."""
-        longest = int(encoded.lengths[rows].max())
-        return rounded_length(longest, int(encoded.lengths.max())) if self.rounds_lengths else longest
+        """Tell to which length some examples are padded together while training."""
+        return int(self.lengths_of(encoded)[rows].max())
+
+    @cached_property
+    def acts_after_updates(self) -> bool:
+        """Whether the method or a term does anything once the optimiser has stepped, for which it must have stepped."""
+        terms = any(type(term).after_update is not Term.after_update for term in self.objective.terms)
+        return terms or not isinstance(self.attached, Plain)
 
     def rows(self) -> Rows:
         """Look up the examples of the coming step in the epoch's plan."""
@@ -244,7 +258,7 @@ class RunState:
 
     def make_room(self, rows: Rows) -> None:
         """Before a step that is larger than all before it, give back the pieces of memory that those left."""
-        tokens = len(rows) * int(self.train.lengths[rows].max())
+        tokens = len(rows) * self.length_of(self.train, rows)
         if tokens > self.largest:
             heap.give_back()
             self.largest = tokens

@@ -24,6 +24,7 @@ from graft.recipes import hardware
 from graft.recipes.batching import Rows, micro_batches, stream_rows
 from graft.recipes.objective import BatchContext, DataStream, StepContext
 from graft.recipes.optimisation import schedule_factor
+from graft.recipes.row_gradients import compact
 from graft.recipes.state import RunState, Unread
 from graft.recipes.streams import stream
 
@@ -51,7 +52,8 @@ def train_step(states: Sequence[RunState], accelerator: Accelerator, rows: Rows 
 
     Raises:
         TrainingError: A loss or gradient is not finite, or memory does not suffice for one example. The weights
-            are those of the step before. Where there are several runs, the one that fails says so in `failed` instead.
+            are those of before the step that failed; on a device that queues its work that is the step before this
+            one, and it counts as done. Where there are several runs, the one that fails says so in `failed` instead.
     """
     sweep = states[0].sweep
     if sweep is not None and rows is None and sweep.holds(states):
@@ -75,8 +77,8 @@ def _take(state: RunState, accelerator: Accelerator, rows: Rows | None) -> None:
     state.make_room(chosen)
     tally = _accumulate(state, chosen, accelerator)
     loss, gradients = _reduce(state, tally.loss, accelerator)
-    figures = torch.stack([loss, torch.nn.utils.get_total_norm(gradients)])
-    ahead = hardware.queues(state.device)
+    figures = torch.stack([loss, torch.nn.utils.get_total_norm(gradients).to(loss.device)])
+    ahead = hardware.queues(state.device) and not state.acts_after_updates
     state.unread.append(Unread.of(figures, state.step, tally.examples))
     _read(state, accelerator, leave=1 if ahead else 0)
     _update(state, figures, unseen=ahead)
@@ -108,7 +110,11 @@ def _read(state: RunState, accelerator: Accelerator, *, leave: int) -> None:
     while len(state.unread) > leave:
         step = state.unread.pop(0)
         loss, norm = step.read()
-        check_finite(step.number, loss, norm, step.examples, accelerator)
+        try:
+            check_finite(step.number, loss, norm, step.examples, accelerator)
+        except TrainingError:
+            state.unread.clear()  # what came after it was computed and not learned from
+            raise
         state.losses.append(loss)
 
 
@@ -123,7 +129,7 @@ def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            longest = int(state.train.lengths[rows].max())
+            longest = state.length_of(state.train, rows)
             if state.tokens <= longest:
                 raise TrainingError(
                     f"step {state.step}: no memory for a single example of {longest} tokens; lower task.max_length, "
@@ -143,11 +149,14 @@ def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> T
     units, examples = float(state.train.units[rows].sum()), len(rows)
     if state.frozen is not None:  # by all processes together, also those without an example in this step
         state.frozen.prepare(state, state.train, precision=state.recipe.speed.precision)
-    for part in _parts(state, state.train, rows, accelerator):
+    parts = _parts(state, state.train, rows, accelerator)
+    for part in parts:
         context = forward(state, state.train, part)
         _add(tally, state.objective.batch_loss(context, units=units, examples=examples))
         assert context.losses is not None
         tally.examples.append((context.batch.ids, context.losses.detach()))
+        if len(parts) > 1:
+            compact(learner.weight for learner in state.learners)
     for term, data in state.objective.streams:
         picked = stream_rows(
             len(data.encoded.lengths), seed=state.recipe.seed, name=data.name, step=state.step, examples=data.examples
@@ -167,7 +176,7 @@ def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> T
 def _parts(state: RunState, encoded: Encoded, rows: Rows, accelerator: Accelerator) -> list[Rows]:
     return micro_batches(
         rows,
-        encoded.lengths,
+        state.lengths_of(encoded),
         tokens=state.tokens,
         rank=accelerator.process_index,
         world=accelerator.num_processes,

@@ -160,7 +160,7 @@ class Sweep:
 
     def _accumulate(self, chosen: Mapping[int, Rows], accelerator: Accelerator) -> dict[int, Tally]:
         """Run forward and backward over the runs' examples, fewer of them together when memory runs out."""
-        lead, lengths = self.states[0], self.states[0].train.lengths
+        lead, lengths = self.states[0], self.states[0].lengths_of(self.states[0].train)
         while True:
             self._clear()
             try:
@@ -210,7 +210,7 @@ class Sweep:
 
     def _groups(self, chosen: Mapping[int, Rows]) -> Iterator[list[int]]:
         """Divide the runs into those whose steps are of one size and fit into one micro-batch."""
-        lengths, tokens = self.states[0].train.lengths, self.states[0].tokens
+        lengths, tokens = self.states[0].lengths_of(self.states[0].train), self.states[0].tokens
         sizes = {run: (len(rows), int(lengths[rows].max())) for run, rows in chosen.items()}
         group: list[int] = []
         for run in sorted(sizes, key=sizes.__getitem__):

@@ -3,8 +3,8 @@
     python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--side-by-side] [--only TEXT] [--out FOLDER]
                             [--write-only]
 
-Every row is a task's shape and a method. Its contestants take segments in turns, and each round's ratio is of segments
-that were neighbours in time, so that whatever else the machine does, it does to all; medians are over the rounds. Each
+Every row is a task's shape and a method. Its contestants take segments in turns, and ratios are of segments of one
+round, so that whatever else the machine does, it does to all; medians are over the rounds. Each
 has a process of its own, which waits while another one's turn is on. Rows that are measured already are kept in `--out`
 and not measured again.
 
@@ -160,20 +160,16 @@ def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
     """Let as many processes as there are cores train at the same time, with one thread each.
 
     Returns:
-        Tokens a second of all of them, from the first one's start to the last one's end.
+        Tokens a second of all of them.
     """
     with ExitStack() as stack:
         each = dict(settings) | {"threads": "1"}
         workers = [stack.enter_context(Turns(name, each)) for _ in range(hardware.threads())]
-        for worker in workers:  # long enough to meet most lengths: in a comparison, a process trains many runs
-            worker.begin(steps)
-        for worker in workers:
-            worker.answer()
-        began = time.perf_counter()
-        for worker in workers:
-            worker.begin(steps)
-        found = [worker.answer() for worker in workers]
-        return float(sum(one["tokens"] for one in found) / (time.perf_counter() - began))
+        for _ in range(2):  # first to meet most lengths: in a comparison, a process trains many runs
+            for worker in workers:
+                worker.begin(steps)
+            found = [worker.answer() for worker in workers]
+        return float(sum(one["tokens"] / one["seconds"] for one in found))
 
 
 def _speed(segment: Segment) -> float:
@@ -220,12 +216,12 @@ def page(out: Path, data: Path | None) -> str:
         "loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a segment is some",
         "steps of one. Rates are of tokens without padding, since segments differ in how long their examples",
         "happen to be, and medians over the rounds; examples a second are tokens a second over an example's mean",
-        "length; a ratio's two segments are neighbours in time. *of GEMM rate* is model FLOP utilisation: 4 N D",
+        "length; a ratio's two segments are of one round. *of GEMM rate* is model FLOP utilisation: 4 N D",
         "operations (full 6, probe 2) a second, N the weights outside the embeddings and D the tokens without",
         "padding, against bf16 matrix products measured between the segments. It counts the operations of a whole",
         "model; graft leaves out those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the",
         "processes'. Only graft's process has what graft sets: threads that wait leave the processor, and oneDNN keeps",
-        "fewer of its compiled matrix products ([why](plan.md)); the others have torch's defaults.\n",
+        "fewer of its compiled matrix products ([why](recipes.md)); the others have torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
         file = out / f"{task} {method}.json"

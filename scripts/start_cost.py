@@ -58,7 +58,7 @@ def alone(folder: str, began: float, steps: int) -> dict[str, Any]:
     from graft.recipes import hardware, heap
     from graft.recipes.building import build, gather
     from graft.recipes.recipe import from_mapping
-    from graft.recipes.step import train_step
+    from graft.recipes.step import settle, train_step
 
     imported = time.time()
     recipe = from_mapping(
@@ -76,9 +76,11 @@ def alone(folder: str, began: float, steps: int) -> dict[str, Any]:
     state = build(materials, accelerator.device)
     built = time.time()
     train_step([state], accelerator)
+    settle(state, accelerator)
     first = time.time()
     for _ in range(steps - 1):
         train_step([state], accelerator)
+    settle(state, accelerator)
     heap.give_back()  # free memory that the process has not handed back depends on the last step's shapes
     train = materials.encoded["train"]
     ids = [train.input_ids, *([] if train.token_type_ids is None else [train.token_type_ids])]

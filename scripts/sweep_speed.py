@@ -19,7 +19,7 @@ from graft.recipes import hardware
 from graft.recipes.building import build, gather
 from graft.recipes.recipe import from_mapping
 from graft.recipes.state import RunState
-from graft.recipes.step import train_step
+from graft.recipes.step import settle, train_step
 from graft.recipes.stock import Stock
 from graft.recipes.sweep import join
 
@@ -53,6 +53,8 @@ def timed(states: Sequence[RunState], *, together: bool) -> float:
     started = time.perf_counter()
     for group in [states] if together else [[state] for state in states]:
         train_step(group, accelerator)
+    for state in states:
+        settle(state, accelerator)
     if states[0].device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

@@ -5,6 +5,7 @@ threads that wait sleep; Trainer and the bare loop have torch's defaults. Memory
 else's either, so that a process's peak is its contestant's.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -58,10 +59,17 @@ class Turns:
         self._process.communicate()
 
     def begin(self, steps: int) -> None:
-        """Let it take so many steps; the answer comes later."""
+        """Let it take so many steps; the answer comes later.
+
+        Raises:
+            SystemExit: The process ended.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise SystemExit(f"{self._name}: its process ended early") from error
 
     def answer(self) -> dict[str, Any]:
         """Wait for what it has to say: a segment, as `contestants.Segment`, with the process's `peak_memory_bytes`.
@@ -83,7 +91,7 @@ class Turns:
 
 
 def _say(what: Mapping[str, Any]) -> None:
-    sys.stdout.write(f"{MARK}{json.dumps(what)}\n")
+    sys.stdout.write(f"\n{MARK}{json.dumps(what)}\n")  # whatever a library printed before
     sys.stdout.flush()
 
 
@@ -107,6 +115,7 @@ def _main(name: str, settings: str) -> int:
         }
     )
     for line in sys.stdin:
+        gc.collect()  # Trainer makes itself anew for every segment
         segment = contestant.segment(int(line))
         _say(asdict(segment) | {"peak_memory_bytes": hardware.peak_memory(device)})
     return 0

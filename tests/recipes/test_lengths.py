@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from graft.recipes import hardware
-from graft.recipes.batching import padded_share, rounded_length
+from graft.recipes.batching import micro_batches, padded_share, rounded
 from graft.recipes.building import build, gather
 from graft.recipes.frozen import Frozen
 from graft.recipes.joining import obstacle
@@ -42,11 +42,23 @@ def trained(recipe, steps=6, **kept):
 
 
 @pytest.mark.parametrize(
-    ("longest", "most", "expected"),
-    [(1, 99, 4), (4, 99, 4), (5, 99, 8), (31, 99, 32), (32, 99, 32), (33, 99, 40), (57, 64, 64), (57, 60, 60)],
+    ("lengths", "expected"),
+    [
+        ([1, 4, 5, 31, 32, 33, 99], [4, 4, 8, 32, 32, 40, 99]),
+        ([57, 60], [60, 60]),
+        ([128, 129, 256, 257, 300], [128, 144, 256, 288, 300]),
+    ],
 )
-def test_lengths_are_rounded_to_what_some_example_has_room_for(longest, most, expected):
-    assert rounded_length(longest, most) == expected
+def test_lengths_are_rounded_to_what_some_example_has_room_for(lengths, expected):
+    assert rounded(np.array(lengths)).tolist() == expected
+    assert rounded(np.array([], dtype=np.int64)).tolist() == []
+
+
+def test_micro_batches_stay_within_their_budget_when_lengths_are_rounded(tiny_recipe):
+    state = build(gather(tiny_recipe(budget={"tokens": 40})), CPU)
+    parts = micro_batches(np.arange(len(state.train)), state.lengths_of(state.train), tokens=40)
+    assert all(len(part) * state.length_of(state.train, part) <= 40 for part in parts)
+    assert max(len(part) * int(state.train.lengths[part].max()) for part in parts) < 40  # by exact lengths, not filled
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -56,8 +68,8 @@ def test_losses_stay(tiny_recipe, method, family):
         trained(tiny_recipe(method, family, speed={"lengths": lengths}, schedule={"examples": 3}))
         for lengths in LENGTHS
     )
-    most = int(ours.train.lengths.max())
-    assert few == [rounded_length(length, most) for length in many]
+    reach = dict(zip(ours.train.lengths.tolist(), rounded(ours.train.lengths).tolist(), strict=True))
+    assert few == [reach[length] for length in many]
     assert few != many
     np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-5)
 
@@ -97,7 +109,7 @@ def test_padding_is_told_before_and_after(tiny_recipe):
     assert shares[0] > shares[1]
     plan = [np.array([0, 1]), np.array([2])]
     assert padded_share(plan, np.array([3, 5, 30])) == pytest.approx(1 - 38 / 40)
-    assert padded_share(plan, np.array([3, 5, 30]), rounded=True) == pytest.approx(1 - 38 / 46)
+    assert padded_share(plan, np.array([3, 5, 30]), np.array([4, 8, 30])) == pytest.approx(1 - 38 / 46)
 
 
 def test_elsewhere_a_step_is_as_long_as_its_longest_example(tiny_recipe, monkeypatch):

@@ -8,7 +8,7 @@ from torch import nn
 from graft.recipes import row_gradients
 from graft.recipes.building import build, gather
 from graft.recipes.row_gradients import RowGradients, install, tables
-from graft.recipes.step import train_step
+from graft.recipes.step import forward_backward, train_step
 
 CPU = torch.device("cpu")
 
@@ -66,6 +66,29 @@ def test_a_table_that_asks_for_more_stays_as_it_is(settings):
     module = table(**settings)
     install(module)
     assert not module.sparse
+
+
+def test_a_gradient_is_never_larger_than_its_table_however_many_micro_batches(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(row_gradients, "LARGE", 1)
+    state = build(gather(tiny_recipe("full", budget={"tokens": 24}, schedule={"examples": 40})), CPU)
+    rows = state.rows()
+    forward_backward(state, rows, Accelerator(cpu=True))
+    for weight in tables(state.model):
+        assert weight.grad.is_sparse
+        assert weight.grad._nnz() <= len(weight) < state.train.lengths[rows].sum()
+
+
+@pytest.mark.parametrize("tokens", [8192, 64])
+def test_a_plan_counts_sparse_gradients(tiny_recipe, monkeypatch, tokens):
+    from graft.recipes import plan as plan_module
+
+    found = []
+    for least in (1 << 40, 1):
+        monkeypatch.setattr(row_gradients, "LARGE", least)
+        found.append(plan_module._work_out(tiny_recipe("full", budget={"tokens": tokens})))
+    dense, sparse = found
+    assert sparse.memory.gradients == dense.memory.gradients
+    assert abs(sparse.memory.total - dense.memory.total) < 0.25 * dense.memory.total
 
 
 def test_small_tables_stay_as_they_are():
