@@ -149,8 +149,10 @@ def test_processes_stop_together_when_any_of_them_is_asked_to(others):
             assert reduction == "sum"
             return asked + others  # what the other process says
 
-    assert loop_module._agreed(True, Accelerator())
-    assert loop_module._agreed(False, Accelerator()) == bool(others)
+    for asked in (True, False):
+        for overdue in (True, False):
+            agreed = loop_module._agreed(asked, overdue, Accelerator())
+            assert agreed == (asked or bool(others), overdue or bool(others))
 
 
 def test_trackers_are_told_the_recipe_in_one_level_of_plain_values(tiny_recipe):
