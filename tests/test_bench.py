@@ -63,7 +63,7 @@ def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["graft", "Trainer, best", "bare loop"])
+@pytest.mark.parametrize("name", ["graft", "Trainer, best"])
 def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, word_task, monkeypatch, name):
     monkeypatch.setitem(os.environ, "LRU_CACHE_CAPACITY", "7")  # as graft would have set it for this process
     settings = {
@@ -88,5 +88,6 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, w
             assert found["examples"] <= 2 * bench.EXAMPLES
             assert found["seconds"] > 0
             assert found["peak_memory_bytes"] > 50 * 2**20
-    with pytest.raises(SystemExit, match="ended early"), bench.Turns(name, settings | {"method": "lora2"}):
-        pass
+        contestant._process.kill()
+        with pytest.raises(SystemExit, match="ended early"):
+            contestant.segment(2)

@@ -15,6 +15,10 @@ from graft.adapters.families import FAMILIES, target_pattern
 from graft.adapters.loading import load_model, to_sequence_classification
 from graft.errors import CheckpointError, GraftError, RecipeError
 
+# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are up to
+# how a processor's library cuts the product.
+LAST_BITS = {"rtol": 1e-6, "atol": 1e-6}
+
 ALL = sorted(FAMILIES)
 DECODERS = sorted(name for name, row in FAMILIES.items() if row.decoder)
 
@@ -37,8 +41,8 @@ def test_logits_equal_those_of_transformers_and_export_gives_them_back(
         padding = batch["attention_mask"] == 0
         batch = batch | {"input_ids": batch["input_ids"].masked_fill(padding, theirs.config.pad_token_id)}
     expected = theirs(**batch).logits
-    assert torch.equal(model(batch).logits, expected)
-    assert torch.equal(model.logits(model.features(batch)), expected)
+    torch.testing.assert_close(model(batch).logits, expected, **LAST_BITS)
+    assert torch.equal(model.logits(model.features(batch)), model(batch).logits)
     to_sequence_classification(model).save_pretrained(tmp_path / "exported")
     exported = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "exported", attn_implementation="eager"
@@ -63,7 +67,7 @@ def test_a_decoder_reads_its_last_real_token_on_either_side_of_the_padding(
         inputs = {key: value.flip(1) for key, value in inputs.items()}
     theirs = AutoModelForSequenceClassification.from_pretrained(checkpoint.path, attn_implementation="eager").eval()
     theirs.config.pad_token_id = pad
-    assert torch.equal(model(inputs).logits, theirs(**inputs, use_cache=False).logits)
+    torch.testing.assert_close(model(inputs).logits, theirs(**inputs, use_cache=False).logits, **LAST_BITS)
     alone = {key: value[1:2] for key, value in inputs.items()}  # the row without padding
     torch.testing.assert_close(model(inputs).logits[1:2], model(alone).logits)
 

@@ -19,6 +19,10 @@ from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.saving import add_saved_heads, learned_state, load_adapter, save_adapter
 from graft.errors import CheckpointError
 
+# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are up to
+# how a processor's library cuts the product.
+LAST_BITS = {"rtol": 1e-6, "atol": 1e-6}
+
 NO_BIASES = ("llama", "mistral", "modernbert", "qwen3")
 NO_CACHE = ("albert", "deberta-v2", "distilbert", "modernbert", "mpnet")
 REFUSED = {("bitfit", family) for family in NO_BIASES} | {("prefix", family) for family in NO_CACHE}
@@ -120,7 +124,7 @@ def test_plain_peft_loads_what_was_saved(
     theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     theirs.get_base_model().config.pad_token_id = model.origin.config.pad_token_id
     use_cache = {"use_cache": False} if FAMILIES[family].decoder else {}
-    torch.testing.assert_close(theirs(**batch, **use_cache).logits, model(batch).logits, rtol=0, atol=0)
+    torch.testing.assert_close(theirs(**batch, **use_cache).logits, model(batch).logits, **LAST_BITS)
     declared = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert declared["base_model_name_or_path"] == str(checkpoint.path)
     assert declared["task_type"] == "SEQ_CLS"
@@ -184,7 +188,7 @@ def test_plain_transformers_loads_a_fully_fine_tuned_model(
     save_adapter(tmp_path / "model", model, attached, settings, checkpoint)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
     use_cache = {"use_cache": False} if FAMILIES[family].decoder else {}
-    assert torch.equal(theirs(**batch, **use_cache).logits, model(batch).logits)
+    torch.testing.assert_close(theirs(**batch, **use_cache).logits, model(batch).logits, **LAST_BITS)
     assert (tmp_path / "model" / "tokenizer.json").is_file()
     assert "graft" not in (tmp_path / "model" / "config.json").read_text()
 
