@@ -15,8 +15,8 @@ from graft.adapters.families import FAMILIES, target_pattern
 from graft.adapters.loading import load_model, to_sequence_classification
 from graft.errors import CheckpointError, GraftError, RecipeError
 
-# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are up to
-# how a processor's library cuts the product.
+# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are
+# up to how a processor's library cuts the product.
 LAST_BITS = {"rtol": 1e-6, "atol": 1e-6}
 
 ALL = sorted(FAMILIES)

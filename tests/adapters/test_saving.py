@@ -19,8 +19,8 @@ from graft.adapters.methods import METHODS, AttachContext
 from graft.adapters.saving import add_saved_heads, learned_state, load_adapter, save_adapter
 from graft.errors import CheckpointError
 
-# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are up to
-# how a processor's library cuts the product.
+# transformers multiplies a decoder's head with every token, and graft with the one that is read: the last bits are
+# up to how a processor's library cuts the product.
 LAST_BITS = {"rtol": 1e-6, "atol": 1e-6}
 
 NO_BIASES = ("llama", "mistral", "modernbert", "qwen3")
