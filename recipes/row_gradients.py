@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-LARGE = 1 << 20
-"""Numbers in a table from which on this pays: 4 MB in fp32."""
+LARGE = 1 << 13
+"""Rows of a table from which on this pays: a vocabulary's, not those of positions or prefixes, which are all read."""
 
 
 def install(model: nn.Module) -> None:
@@ -27,7 +27,7 @@ def install(model: nn.Module) -> None:
     """
     owners = Counter(id(weight) for module in model.modules() for weight in module._parameters.values())
     for module in model.modules():
-        if type(module) is nn.Embedding and module.weight.numel() >= LARGE and owners[id(module.weight)] == 1:
+        if type(module) is nn.Embedding and module.num_embeddings >= LARGE and owners[id(module.weight)] == 1:
             # What these two ask for needs the dense gradient or changes weights in the forward pass.
             module.sparse = not module.scale_grad_by_freq and module.max_norm is None
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from graft.recipes import hardware
+from graft.recipes import hardware, heap
+from graft.recipes import plan as plan_module
 from graft.recipes.batching import micro_batches, padded_share, rounded
 from graft.recipes.building import build, gather
 from graft.recipes.frozen import Frozen
@@ -126,3 +127,17 @@ def test_elsewhere_a_step_is_as_long_as_its_longest_example(tiny_recipe, monkeyp
     state.step = 0
     assert seen[0] == state.train.lengths[state.rows()].max()
     assert explain_speed(recipe, state)["lengths"].startswith("rounded, but nothing is compiled for a length here")
+
+
+def test_a_plan_adds_what_is_compiled_for_lengths_that_it_has_not_met(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(plan_module, "_TIMED", 1)
+    recipe = tiny_recipe("lora", schedule={"examples": 3})
+    state = build(gather(recipe), CPU)
+    parts = plan_module._micro_batches(state)
+    lengths = {state.length_of(state.train, part) for step in parts for part in step}
+    assert 1 < len(lengths) <= heap.LENGTHS
+    assert plan_module._compiled_later(state, parts) == (len(lengths) - 1) * heap.LENGTH_BYTES
+    monkeypatch.setattr(heap, "LENGTHS", 2)  # no more are kept
+    assert plan_module._compiled_later(state, parts) == heap.LENGTH_BYTES
+    monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: False)
+    assert plan_module._compiled_later(state, parts) == 0

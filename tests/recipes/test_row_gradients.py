@@ -1,5 +1,7 @@
 """The gradient of a large table is the one that torch gives, whatever the table is used for."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -8,7 +10,7 @@ from torch import nn
 from graft.recipes import row_gradients
 from graft.recipes.building import build, gather
 from graft.recipes.row_gradients import RowGradients, install, tables
-from graft.recipes.step import forward_backward, train_step
+from graft.recipes.step import _reduce, forward_backward, train_step
 
 CPU = torch.device("cpu")
 
@@ -78,6 +80,29 @@ def test_a_gradient_is_never_larger_than_its_table_however_many_micro_batches(ti
         assert weight.grad._nnz() <= len(weight) < state.train.lengths[rows].sum()
 
 
+@pytest.mark.usefixtures("small")
+def test_processes_add_up_what_their_tables_have(tiny_recipe):
+    class Two(Accelerator):
+        """Two processes that say the same."""
+
+        def reduce(self, message, reduction):
+            assert reduction == "sum"
+            return 2 * message
+
+    alone = build(gather(tiny_recipe("full")), CPU)
+    tally = forward_backward(alone, alone.rows(), Accelerator(cpu=True))
+    loss, one = _reduce(alone, tally.loss, Accelerator(cpu=True))
+    together = build(gather(tiny_recipe("full")), CPU)
+    tally = forward_backward(together, together.rows(), Accelerator(cpu=True))
+    accelerator = Two(cpu=True)
+    with patch.object(Two, "num_processes", 2):
+        twice, both = _reduce(together, tally.loss, accelerator)
+    torch.testing.assert_close(twice, 2 * loss)
+    torch.testing.assert_close(torch.nn.utils.get_total_norm(both), 2 * torch.nn.utils.get_total_norm(one))
+    for mine, theirs in zip(together.learners, alone.learners, strict=True):
+        torch.testing.assert_close(mine.weight.grad, 2 * theirs.weight.grad)
+
+
 @pytest.mark.parametrize("tokens", [8192, 64])
 def test_a_plan_counts_sparse_gradients(tiny_recipe, monkeypatch, tokens):
     from graft.recipes import plan as plan_module
@@ -97,7 +122,16 @@ def test_small_tables_stay_as_they_are():
     assert tables(module) == []
 
 
-@pytest.mark.parametrize("sections", [{}, {"objective": {"terms": "l2sp"}}, {"budget": {"tokens": 64}}])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"objective": {"terms": "l2sp"}},
+        {"budget": {"tokens": 64}},
+        {"budget": {"gradient_checkpointing": True}},
+        {"strategy": {"name": "gradual_unfreezing", "share": 0.5}, "schedule": {"steps": 5}},
+    ],
+)
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_a_run_learns_the_same(tiny_recipe, monkeypatch, family, sections):
     states = []
