@@ -47,7 +47,7 @@ class Turns:
             env=environment,
         )
         self.about = self.answer()
-        """What it says of itself: `backbone_weights`, `examples`, `tokens_per_example`, `threads`, `device`."""
+        """What it says of itself: weights and examples, the device, and which variables that graft sets it has."""
 
     def __enter__(self) -> Self:
         """Nothing more: the process is there."""
@@ -112,6 +112,7 @@ def _main(name: str, settings: str) -> int:
             "tokens_per_example": float(lengths.mean()),
             "threads": contestant.recipe.threads,
             "device": device,
+            "environment": {name: os.environ.get(name) for name in SET_BY_GRAFT},
         }
     )
     for line in sys.stdin:

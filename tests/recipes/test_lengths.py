@@ -5,6 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from graft.eval import kinds
 from graft.recipes import hardware, heap
 from graft.recipes import plan as plan_module
 from graft.recipes.batching import micro_batches, padded_share, rounded
@@ -25,21 +26,28 @@ def compiles(monkeypatch):
     monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: True)
 
 
+@pytest.fixture
+def shapes(monkeypatch):
+    """Note the shape of every batch that is made."""
+    seen, real = [], kinds.collate
+
+    def collate(*given):
+        batch = real(*given)
+        seen.append(tuple(batch.inputs["input_ids"].shape))
+        return batch
+
+    monkeypatch.setattr(kinds, "collate", collate)
+    return seen
+
+
 def trained(recipe, steps=6, **kept):
-    """Take steps, and tell the state and the lengths of the batches that the model was given."""
-    state, seen = build(gather(recipe), CPU), []
+    """Take steps, and tell the state."""
+    state = build(gather(recipe), CPU)
     if kept:
         state.frozen = Frozen(**kept)
-    real = state.model.forward
-
-    def forward(inputs, **named):
-        seen.append(inputs["input_ids"].shape[1])
-        return real(inputs, **named)
-
-    state.model.forward = forward
     for _ in range(steps):
         train_step([state], Accelerator(cpu=True))
-    return state, seen
+    return state
 
 
 @pytest.mark.parametrize(
@@ -71,13 +79,14 @@ def test_micro_batches_stay_within_their_budget_when_lengths_are_rounded(tiny_re
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @pytest.mark.parametrize("method", ["full", "lora", "prefix", "bottleneck"])
-def test_losses_stay(tiny_recipe, method, family):
-    (ours, few), (plain, many) = (
+def test_losses_stay(tiny_recipe, method, family, shapes):
+    ours, plain = (
         trained(tiny_recipe(method, family, speed={"lengths": lengths}, schedule={"examples": 3}))
         for lengths in LENGTHS
     )
+    few, many = shapes[: len(shapes) // 2], shapes[len(shapes) // 2 :]
     reach = dict(zip(ours.train.lengths.tolist(), rounded(ours.train.lengths).tolist(), strict=True))
-    assert few == [reach[length] for length in many]
+    assert few == [(rows, reach[length]) for rows, length in many]
     assert few != many
     np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-5)
 
@@ -86,10 +95,10 @@ def test_losses_stay(tiny_recipe, method, family):
 def test_losses_stay_above_frozen_layers(tiny_recipe, tmp_path, monkeypatch, keep):
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path))
     strategy = {"name": "gradual_unfreezing", "share": 1.0}
-    (ours, _), (plain, _) = (
+    ours, plain = (  # from the head over the pooler down to a layer
         trained(
             tiny_recipe("full", strategy=strategy, speed={"lengths": lengths}, schedule={"examples": 3, "epochs": 6}),
-            steps=40,
+            steps=75,
             keep=keep,
         )
         for lengths in LENGTHS
@@ -97,15 +106,26 @@ def test_losses_stay_above_frozen_layers(tiny_recipe, tmp_path, monkeypatch, kee
     np.testing.assert_allclose(ours.losses, plain.losses, rtol=1e-4)
 
 
-def test_runs_that_step_together_have_their_own_losses(tiny_recipe):
+def test_steps_are_cut_by_the_lengths_that_they_are_padded_to(tiny_recipe, shapes):
+    state = build(gather(tiny_recipe(schedule={"examples": 20})), CPU)
+    for tokens in range(int(rounded(state.train.lengths).max()), 120, 7):
+        shapes.clear()
+        trained(tiny_recipe(schedule={"examples": 20}, budget={"tokens": tokens}), steps=2)
+        assert max(rows * length for rows, length in shapes) <= tokens
+
+
+def test_runs_that_step_together_have_their_own_losses(tiny_recipe, shapes):
     recipes = [tiny_recipe("lora", seed=seed, schedule={"examples": 3}) for seed in (1, 2)]
     together = [build(gather(recipe), CPU) for recipe in recipes]
     assert obstacle(together) is None
     assert join(together, Accelerator(cpu=True)) is None
+    reach = set(rounded(together[0].train.lengths).tolist())
+    assert reach != set(together[0].train.lengths.tolist())
     for _ in range(5):
         train_step(together, Accelerator(cpu=True))
+    assert {length for _, length in shapes} <= reach
     for recipe, state in zip(recipes, together, strict=True):
-        alone, _ = trained(recipe, steps=5)
+        alone = trained(recipe, steps=5)
         np.testing.assert_allclose(state.losses, alone.losses, rtol=1e-4)
 
 
@@ -120,12 +140,12 @@ def test_padding_is_told_before_and_after(tiny_recipe):
     assert padded_share(plan, np.array([3, 5, 30]), np.array([4, 8, 30])) == pytest.approx(1 - 38 / 46)
 
 
-def test_elsewhere_a_step_is_as_long_as_its_longest_example(tiny_recipe, monkeypatch):
+def test_elsewhere_a_step_is_as_long_as_its_longest_example(tiny_recipe, monkeypatch, shapes):
     monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: False)
     recipe = tiny_recipe("lora", schedule={"examples": 3})
-    state, seen = trained(recipe)
+    state = trained(recipe)
     state.step = 0
-    assert seen[0] == state.train.lengths[state.rows()].max()
+    assert shapes[0] == (3, state.train.lengths[state.rows()].max())
     assert explain_speed(recipe, state)["lengths"].startswith("rounded, but nothing is compiled for a length here")
 
 

@@ -86,6 +86,7 @@ def test_nothing_is_learned_from_what_is_not_finite_though_it_is_read_late(tiny_
     torch.testing.assert_close(dict(state.optimizer.state[state.learners[0].weight]), moments, rtol=0, atol=0)
     assert all(learner.weight.grad is None for learner in state.learners)
     assert len(state.losses) == 2
+    assert state.unread == []
 
 
 @pytest.mark.usefixtures("waiting")
