@@ -56,6 +56,9 @@ POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocke
 SIDE_BY_SIDE = ("graft", "Trainer, best")
 """Contestants that are also run with a process for each core."""
 
+PROTOCOL = 2
+"""Raised when rows are measured otherwise than before: what was measured by another one is not shown beside them."""
+
 ONCE = "bare loop"
 """The contestant that has one round alone: it is as fast as Trainer, and takes as long."""
 
@@ -126,6 +129,7 @@ def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]
         "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
         "peak_memory_bytes": peaks,
         "gemm_flops": rates,
+        "protocol": PROTOCOL,
         "pools": pools,
         "steps": steps,
         "first_seconds": first,
@@ -151,9 +155,10 @@ def gemm_rate(device: str = "cpu", tokens: int = 2048, seconds: float = 0.5) -> 
     return 2 * tokens * 384 * 1536 / statistics.median(taken)
 
 
-def measured(file: Path, pools: int) -> bool:
-    """Whether a row was measured with segments of this length."""
-    return file.exists() and json.loads(file.read_text()).get("pools") == pools
+def measured(file: Path, pools: int | None = None) -> dict[str, Any]:
+    """Read what a row measured, where it was measured as this script does; and, if asked, with segments so long."""
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found if found.get("protocol") == PROTOCOL and pools in (None, found["pools"]) else {}
 
 
 def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
@@ -224,9 +229,8 @@ def page(out: Path, data: Path | None) -> str:
         "fewer of its compiled matrix products ([why](recipes.md)); the others have torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
-        file = out / f"{task} {method}.json"
-        found = json.loads(file.read_text()) if file.exists() else {}
-        if "pools" not in found:
+        found = measured(out / f"{task} {method}.json")
+        if not found:
             continue
         count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
         parts += [
@@ -246,13 +250,12 @@ def page(out: Path, data: Path | None) -> str:
 
 def verdict(out: Path) -> list[str]:
     """Add up the trainings of a comparison, from the rates of its methods."""
-    files = [out / f"mrpc {method}.json" for method in VERDICT]
-    measured = [json.loads(file.read_text()) for file in files if file.exists()]
-    if len(measured) < len(files) or not all("pools" in found for found in measured):
+    every = [measured(out / f"mrpc {method}.json") for method in VERDICT]
+    if not all(every):
         return []
-    beside_too = all("side_by_side" in found for found in measured)
+    beside_too = all("side_by_side" in found for found in every)
     minutes: dict[str, float] = {}
-    for method, found in zip(VERDICT, measured, strict=True):
+    for method, found in zip(VERDICT, every, strict=True):
         rates = {
             name: statistics.median(_speed(Segment(**one)) for one in taken)
             for name, taken in found["segments"].items()

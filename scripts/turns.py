@@ -101,9 +101,13 @@ def _main(name: str, settings: str) -> int:
     importlib.import_module("graft" if name == "graft" else "torch")
     from contestants import CONTESTANTS, weights_outside_embeddings
 
+    from graft.errors import GraftError
     from graft.recipes import hardware
 
-    contestant = CONTESTANTS[name](json.loads(settings))
+    try:
+        contestant = CONTESTANTS[name](json.loads(settings))
+    except GraftError as error:
+        raise SystemExit(f"error: {error}") from None
     lengths, device = contestant.train.lengths, contestant.recipe.device
     _say(
         {
