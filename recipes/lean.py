@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+
+from graft.recipes import converted
 
 
 def install(model: nn.Module, keep: Iterable[nn.Module] = ()) -> None:
@@ -37,19 +38,13 @@ class LeanLayerNorm(nn.LayerNorm):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise, with sums in fp32; a residual stream in fp32 is normalised from fp32."""
-        kind = _autocast(hidden)
+        kind = converted.autocast_type(hidden)
         if kind is None:
             return super().forward(hidden)
         if hidden.device.type != "cpu":  # other devices' kernels want input and weights of one type
             hidden = hidden.float()
         with torch.autocast(hidden.device.type, enabled=False):
             return nn.functional.layer_norm(hidden, self.normalized_shape, self.weight, self.bias, self.eps).to(kind)
-
-
-def _autocast(hidden: Tensor) -> torch.dtype | None:
-    """The type that autocast computes in where the tensor is; none where it is off."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 class LeanLora(LoraLinear):
@@ -66,19 +61,18 @@ class LeanLora(LoraLinear):
             return found
         base: Any = self.base_layer
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        weight: Tensor = base.weight.T if isinstance(base, Conv1D) else base.weight
-        bias: Tensor | None = base.bias
-        kind = _autocast(x) or x.dtype
+        kind = converted.autocast_type(x) or x.dtype
         dropped = self.lora_dropout[name](x)
         with torch.autocast(x.device.type, enabled=False):
             given = x.to(kind)
             flat = given.reshape(-1, given.shape[-1])
             apart = None if dropped is x else dropped.to(kind).reshape(-1, given.shape[-1])
+            weight, bias = converted.weights(base, kind)
             result: Tensor = LowRank.apply(  # type: ignore[no-untyped-call]
                 flat,
                 apart,
-                weight.to(kind),
-                None if bias is None else bias.to(kind),
+                weight,
+                bias,
                 down.to(kind),
                 up.to(kind),
                 float(self.scaling[name]),
@@ -92,7 +86,7 @@ class LeanLora(LoraLinear):
             return None
         base: Any = self.base_layer
         parts = (base, self.lora_A[active[0]], self.lora_B[active[0]])
-        if type(base) not in (nn.Linear, Conv1D) or any(weight.requires_grad for weight in base.parameters()):
+        if type(base) not in converted.LAYERS or any(weight.requires_grad for weight in base.parameters()):
             return None
         if any(_hooked(part) for part in parts) or parts[2].bias is not None:
             return None

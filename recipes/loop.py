@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from graft.errors import TrainingError
 from graft.eval.metrics import goodness
+from graft.recipes import converted
 from graft.recipes.state import Evaluation, RunState
 from graft.recipes.step import settle, train_step
 from graft.recipes.watching import Watch
@@ -139,6 +140,7 @@ def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool
 
 def _end(state: RunState, hooks: _Hooks) -> None:
     """Put the weights in that the recipe keeps, and tell."""
+    converted.forget(state.model)
     if state.best is not None:  # only where the recipe keeps the best
         state.load_learned(state.best)
     hooks.ended(state)

@@ -1,5 +1,6 @@
 """Which of the switches under `speed` are on for a run, what each does there, and why."""
 
+from graft.recipes import converted
 from graft.recipes.batching import epoch_plan, padded_share, pool_steps
 from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
 from graft.recipes.recipe import Recipe
@@ -88,6 +89,8 @@ def _layers(state: RunState) -> str:
     told = "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
     if any(weight.requires_grad for weight in tables(state.model)):
         told += "; embeddings have a gradient in the rows that a step reads"
+    if copies := converted.copied(state.model):
+        told += f"; frozen weights are converted to bf16 once ({copies / 2**20:.1f} MiB)"
     return told
 
 

@@ -56,14 +56,11 @@ POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocke
 SIDE_BY_SIDE = ("graft", "Trainer, best")
 """Contestants that are also run with a process for each core."""
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when rows are measured otherwise than before: what was measured by another one is not shown beside them."""
 
 ONCE = "bare loop"
 """The contestant that has one round alone: it is as fast as Trainer, and takes as long."""
-
-WARM_UP = 8
-"""Steps before the clock counts."""
 
 FLAGS = {"avx512_bf16": "AVX-512 with bf16", "amx_bf16": "AMX with bf16"}
 """What of a processor matters here, by its name in /proc/cpuinfo."""
@@ -111,16 +108,17 @@ def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]
         contestants = {name: stack.enter_context(Turns(name, settings)) for name in CONTESTANTS}
         about = contestants["graft"].about
         steps = pools * min(about["examples"] // (4 * EXAMPLES), 50)
-        # Allocators and thread pools are filled; so is, with a probe, the cache of what frozen layers say.
-        first = {name: contestant.segment(WARM_UP)["seconds"] for name, contestant in contestants.items()}
+        # A segment that does not count: allocators and thread pools are filled, matrix products compiled for lengths
+        # and, with a probe, what frozen layers say is computed. Trainings are longer than that many times over.
+        first = {name: contestant.segment(steps)["seconds"] for name, contestant in contestants.items()}
         segments: dict[str, list[Segment]] = {name: [] for name in contestants}
         rates, peaks = [], {}
         for number in range(rounds):
-            rates.append(gemm_rate(about["device"]))
             order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
             for name in order:
                 if name == ONCE and number:
                     continue
+                rates.append(gemm_rate(about["device"]))
                 found = contestants[name].segment(steps)
                 peaks[name] = found.pop("peak_memory_bytes")
                 segments[name].append(Segment(**found))
@@ -219,14 +217,15 @@ def page(out: Path, data: Path | None) -> str:
         "process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and",
         'dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the',
         "loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a segment is some",
-        "steps of one. Rates are of tokens without padding, since segments differ in how long their examples",
-        "happen to be, and medians over the rounds; examples a second are tokens a second over an example's mean",
-        "length; a ratio's two segments are of one round. *of GEMM rate* is model FLOP utilisation: 4 N D",
-        "operations (full 6, probe 2) a second, N the weights outside the embeddings and D the tokens without",
-        "padding, against bf16 matrix products measured between the segments. It counts the operations of a whole",
-        "model; graft leaves out those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the",
-        "processes'. Only graft's process has what graft sets: threads that wait leave the processor, and oneDNN keeps",
-        "fewer of its compiled matrix products ([why](recipes.md)); the others have torch's defaults.\n",
+        "steps of one; the first one of each process does not count. Rates are of tokens without padding, since",
+        "segments differ in how long their examples happen to be, and medians over the rounds; examples a second are",
+        "tokens a second over an example's mean length; a ratio's two segments are of one round. *of GEMM rate* is",
+        "model FLOP utilisation: 4 N D operations (full 6, probe 2) a second, N the weights outside the embeddings",
+        "and D the tokens without padding, against bf16 matrix products measured before each segment. It counts the",
+        "operations of a whole model; graft leaves out those of the last layer that nothing reads, a seventh of",
+        "MiniLM's. Peaks are the processes'. Only graft's process has what graft sets: threads that wait leave the",
+        "processor, and oneDNN keeps fewer of its compiled matrix products ([why](recipes.md)); the others have",
+        "torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
         found = measured(out / f"{task} {method}.json")

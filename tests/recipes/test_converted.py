@@ -1,0 +1,213 @@
+"""Frozen weights are converted once: nothing computed changes by a bit, and no copy outlives what it is of."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from graft.recipes import converted, hardware, lean
+from graft.recipes.building import build, gather
+from graft.recipes.loop import fit
+from graft.recipes.speed import explain_speed
+from graft.recipes.step import train_step
+
+CPU = torch.device("cpu")
+
+
+def bf16():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def layers():
+    """Make a linear layer of either kind, frozen, with an input."""
+    torch.manual_seed(2)
+    made = [nn.Linear(6, 4), nn.Linear(6, 4, bias=False), Conv1D(4, 6)]
+    return [(layer.requires_grad_(False), torch.randn(3, 5, 6, requires_grad=True)) for layer in made]
+
+
+def outcome(layer, given):
+    """What a layer gives forward and backward, gradients of what learns included."""
+    given.grad = None
+    layer.zero_grad()
+    with bf16():
+        result = layer(given)
+    result.float().square().sum().backward()
+    return [result.detach(), given.grad, *(part.grad for part in layer.parameters() if part.requires_grad)]
+
+
+def count(monkeypatch):
+    """Count what is made of frozen weights."""
+    made = []
+    real = converted._COPIES.__class__.__setitem__
+
+    def noting(self, weight, kept):
+        made.append(weight)
+        real(self, weight, kept)
+
+    monkeypatch.setattr(converted._COPIES.__class__, "__setitem__", noting)
+    return made
+
+
+@pytest.mark.parametrize("number", range(3), ids=["linear", "without bias", "conv1d"])
+@pytest.mark.parametrize("learning", ["nothing", "bias", "all"])
+def test_layers_give_what_stock_ones_give_to_the_bit(number, learning, monkeypatch):
+    layer, given = layers()[number]
+    if learning == "all":
+        layer.requires_grad_()
+    elif learning == "bias" and layer.bias is not None:
+        layer.bias.requires_grad_()
+    stock, made = outcome(layer, given), count(monkeypatch)
+    converted.install(layer)
+    for _ in range(3):
+        ours = outcome(layer, given)
+        assert len(ours) == len(stock)
+        assert all(torch.equal(one, other) for one, other in zip(ours, stock, strict=True))
+    frozen = [part for part in layer.parameters() if not part.requires_grad and learning != "all"]
+    assert {id(part) for part in made} == {id(part) for part in frozen}
+    assert len(made) == len(frozen)  # once, not at each of three steps
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["linear", "conv1d"])
+def test_the_stock_code_runs_in_evaluation_and_without_autocast(number, monkeypatch):
+    layer, given = layers()[number]
+    stock = layer(given)
+    with bf16():
+        half = layer(given)
+    converted.install(layer)
+    made = count(monkeypatch)
+    assert torch.equal(layer(given), stock)
+    with bf16():
+        assert torch.equal(layer.eval()(given), half)
+    assert not made
+
+
+def replaced(layer):
+    layer.weight = nn.Parameter(2 * layer.weight, requires_grad=False)
+
+
+def changed_in_place(layer):
+    with torch.no_grad():
+        layer.weight.mul_(2)
+
+
+def loaded(layer):
+    layer.load_state_dict({name: 2 * part for name, part in layer.state_dict().items()})
+
+
+def given_other_data(layer):
+    layer.weight.data = 2 * layer.weight.data
+
+
+@pytest.mark.parametrize("change", [replaced, changed_in_place, loaded, given_other_data])
+def test_a_weight_that_has_changed_is_converted_anew(change):
+    layer, given = layers()[0]
+    other = copy.deepcopy(layer)
+    converted.install(layer)
+    outcome(layer, given)
+    change(layer)
+    change(other)
+    assert all(torch.equal(one, two) for one, two in zip(outcome(layer, given), outcome(other, given), strict=True))
+
+
+def test_a_weight_that_thaws_gives_its_copy_up_and_has_a_gradient():
+    layer, given = layers()[0]
+    converted.install(layer)
+    outcome(layer, given)
+    assert layer.weight in converted._COPIES
+    layer.requires_grad_()
+    outcome(layer, given)
+    assert layer.weight not in converted._COPIES
+    assert layer.weight.grad is not None
+
+
+def test_copies_go_with_their_model_and_when_told_to():
+    layer, given = layers()[0]
+    converted.install(layer)
+    gc.collect()
+    before = len(converted._COPIES)
+    outcome(layer, given)
+    assert len(converted._COPIES) == before + 2
+    converted.forget(layer)
+    assert len(converted._COPIES) == before
+    outcome(layer, given)
+    del layer
+    gc.collect()
+    assert len(converted._COPIES) == before
+
+
+@pytest.fixture
+def tiled(monkeypatch):
+    """Have a processor with tiles, or without, whatever this one has."""
+
+    def there(has):
+        monkeypatch.setattr(hardware, "has_tiles", lambda device, precision: has)
+        monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: False)
+
+    return there
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "ia3", "prefix", "bottleneck", "full"])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_run_is_the_same_to_the_bit(method, family, tiny_recipe, request, tiled):
+    model = str(request.getfixturevalue(f"tiny_{family}"))
+    losses = []
+    for has in (True, False):
+        tiled(has)
+        state = build(gather(tiny_recipe(method, model=model, speed={"precision": "bf16"})), CPU)
+        assert has == any(isinstance(module, converted.ConvertedLinear) for module in state.model.modules())
+        for _ in range(3):
+            train_step([state], Accelerator(cpu=True))
+        losses.append((state.losses, [learner.weight for learner in state.learners]))
+    assert losses[0][0] == losses[1][0]
+    assert all(torch.equal(one, other) for one, other in zip(losses[0][1], losses[1][1], strict=True))
+
+
+def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe, tiled):
+    tiled(True)
+    state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
+    train_step([state], Accelerator(cpu=True))
+    adapted = [module for module in state.model.modules() if isinstance(module, lean.LeanLora)]
+    assert adapted
+    assert all(layer.base_layer.weight in converted._COPIES for layer in adapted)
+    assert all(layer.only_adapter() is not None for layer in adapted)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_plan_tells_what_copies_take(method, tiny_recipe, tiled):
+    tiled(True)
+    recipe = tiny_recipe(method, speed={"precision": "bf16"})
+    state = build(gather(recipe), CPU)
+    train_step([state], Accelerator(cpu=True))
+    taken = sum(converted._COPIES[w][1].nbytes for w in state.model.parameters() if w in converted._COPIES)
+    assert taken == converted.copied(state.model)
+    assert (taken > 0) == (method == "lora")
+    assert (f"once ({taken / 2**20:.1f} MiB)" in explain_speed(recipe, state)["layers"]) == (method == "lora")
+
+
+@pytest.mark.parametrize("speed", [{"layers": "stock"}, {"precision": "fp32"}])
+def test_nothing_is_installed_where_a_switch_is_off(speed, tiny_recipe, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    for chosen, expected in ({"precision": "bf16"}, True), ({"precision": "bf16"} | speed, False):
+        state = build(gather(tiny_recipe("lora", speed=chosen)), CPU)
+        assert expected == any(isinstance(module, converted.ConvertedLinear) for module in state.model.modules())
+
+
+def test_a_run_that_has_ended_keeps_no_copy(tiny_recipe, tiled):
+    tiled(True)
+    state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
+    kept = []
+
+    class Looks:
+        def on_step(self, state):
+            kept.append(any(weight in converted._COPIES for weight in state.model.parameters()))
+
+        def on_evaluation(self, state):
+            pass
+
+    fit([state], Accelerator(cpu=True), score=lambda _: {}, watches=[Looks()])
+    assert kept[0]
+    assert not any(weight in converted._COPIES for weight in state.model.parameters())
