@@ -3,7 +3,7 @@
 Autocast keeps what it converted of weights that learn until the end of a forward pass, and of frozen ones nothing: with
 LoRA it reads all of the base in fp32 and writes it in bf16 at every step. Beside matrix products on tiles (AMX) that is
 one part in twenty of a step of short sentences. The copies hold the very numbers that autocast would compute, so
-nothing else changes; they take two bytes for each frozen weight of a linear layer.
+nothing else changes; they take two bytes for each frozen weight of a linear layer in training mode.
 """
 
 from collections.abc import MutableMapping
@@ -32,7 +32,7 @@ def install(model: nn.Module) -> None:
 
 
 def forget(model: nn.Module) -> None:
-    """Give up a model's copies: its steps are done, and whatever changes its weights next may go past autograd.
+    """Give up a model's copies, before whatever may change its weights past autograd.
 
     Args:
         model: Any model.
@@ -42,36 +42,43 @@ def forget(model: nn.Module) -> None:
 
 
 def copied(model: nn.Module) -> int:
-    """Tell how many bytes a model's copies take while it trains.
+    """Tell how many bytes the copies take that the next step of a model finds or makes.
 
     Args:
-        model: With or without layers that convert.
+        model: In the modes that it trains in, which of its layers may differ in.
     """
     every = (layer for layer in model.modules() if isinstance(layer, ConvertedLinear | ConvertedConv1D))
-    return sum(2 * part.numel() for layer in every for part in layer.parameters() if not layer.weight.requires_grad)
+    converting = (layer for layer in every if layer.training and not layer.weight.requires_grad)
+    parts = {id(part): part for layer in converting for part in layer.parameters() if not part.requires_grad}
+    return sum(2 * part.numel() for part in parts.values())
+
+
+def copies(model: nn.Module) -> list[Tensor]:
+    """The copies that a model has just now."""
+    return [_COPIES[weight][1] for weight in model.parameters() if weight in _COPIES]
 
 
 class ConvertedLinear(nn.Linear):
     """`nn.Linear` that, in training under autocast, has its frozen weights at hand in autocast's type."""
 
-    def forward(self, given: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Run the layer."""
-        kind = _kind(self, given)
+        kind = _kind(self, input)
         if kind is None:
-            return super().forward(given)
-        return nn.functional.linear(given, *weights(self, kind))
+            return super().forward(input)
+        return nn.functional.linear(input, *weights(self, kind))
 
 
 class ConvertedConv1D(Conv1D):
     """transformers' `Conv1D`, GPT-2's linear layer, likewise."""
 
-    def forward(self, given: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Run the layer."""
-        kind = _kind(self, given)
+        kind = _kind(self, x)
         if kind is None:
-            stock: Tensor = super().forward(given)  # type: ignore[no-untyped-call]
+            stock: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return stock
-        return nn.functional.linear(given, *weights(self, kind))
+        return nn.functional.linear(x, *weights(self, kind))
 
 
 LAYERS = (nn.Linear, Conv1D, ConvertedLinear, ConvertedConv1D)
@@ -96,7 +103,8 @@ def weights(layer: Any, kind: torch.dtype) -> tuple[Tensor, Tensor | None]:
 def _kind(layer: ConvertedLinear | ConvertedConv1D, given: Tensor) -> torch.dtype | None:
     """Tell the type to have a layer's weights in; none where the stock code runs. Copies end where weights learn."""
     if layer.weight.requires_grad:
-        _COPIES.pop(layer.weight, None)
+        for part in layer.parameters():
+            _COPIES.pop(part, None)
         return None
     return autocast_type(given) if layer.training else None
 
@@ -104,7 +112,8 @@ def _kind(layer: ConvertedLinear | ConvertedConv1D, given: Tensor) -> torch.dtyp
 def _kept(weight: Tensor, kind: torch.dtype) -> Tensor:
     """Find the copy of a frozen weight, or make it where there is none or the weight has changed since.
 
-    What learns changes at every step, and is converted as often.
+    What learns changes at every step, and is converted as often. A change past autograd (`weight.data += ...`) cannot
+    be told: whoever makes one must `forget`.
     """
     if weight.requires_grad:
         return weight.to(kind)

@@ -30,7 +30,7 @@ from graft.errors import TrainingError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.predict import plan_batches
 from graft.files import fingerprint
-from graft.recipes import attention, converted, frozen_store, hardware, lean
+from graft.recipes import attention, frozen_store, hardware, lean
 from graft.recipes.recording import arithmetic_of, versions
 from graft.recipes.stand_ins import stand_ins
 
@@ -346,6 +346,5 @@ def _content(state: "RunState", cut: Cut) -> str:
 def _code() -> str:
     """Hash our own code that takes part in a forward pass: it changes without a version's changing."""
     adapters = Path(families.__file__).parent
-    ours = (attention.__file__, converted.__file__, lean.__file__, __file__)
-    files = [*sorted(adapters.glob("*.py")), *map(Path, ours)]
+    files = [*sorted(adapters.glob("*.py")), Path(attention.__file__), Path(lean.__file__), Path(__file__)]
     return fingerprint([path.read_text(encoding="utf-8") for path in files])

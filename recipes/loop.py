@@ -57,7 +57,11 @@ def fit(
     hooks = _Hooks(score, save, save_every, watches, ended)
     # What draws from torch's own generator is seeded at every step; the caller's stays as it is.
     with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
-        _train(states, accelerator, hooks, interrupted)
+        try:
+            _train(states, accelerator, hooks, interrupted)
+        finally:
+            for state in states:
+                converted.forget(state.model)
     failed = [state for state in states if state.failed is not None]
     if failed:
         told = "\n".join(f"seed {s.recipe.seed}, optim.lr {s.recipe.optim.lr}: {s.failed}" for s in failed)
@@ -140,7 +144,6 @@ def _look_after(state: RunState, hooks: _Hooks, *, overdue: bool, stopping: bool
 
 def _end(state: RunState, hooks: _Hooks) -> None:
     """Put the weights in that the recipe keeps, and tell."""
-    converted.forget(state.model)
     if state.best is not None:  # only where the recipe keeps the best
         state.load_learned(state.best)
     hooks.ended(state)

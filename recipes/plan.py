@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graft.eval.encoding import Encoded
 from graft.eval.predict import plan_batches
-from graft.recipes import hardware, heap, live_memory, row_gradients
+from graft.recipes import converted, hardware, heap, live_memory, row_gradients
 from graft.recipes.batching import Rows, micro_batches
 from graft.recipes.building import Materials, build, gather
 from graft.recipes.cost import Trial, epochs, evaluation_steps, keeps_best, largest_batches
@@ -41,7 +41,7 @@ class Memory:
 
     Attributes:
         runtime: Python, the libraries and the tokenised data; nothing on a GPU, where only tensors count.
-        weights: The model's and the terms'.
+        weights: The model's and the terms', and what is kept of frozen ones in bf16.
         gradients: Of what learns.
         optimiser: Its moments.
         activations: What the largest micro-batch keeps for its backward pass.
@@ -193,7 +193,8 @@ def _memory(
     state.step = state.total_steps - 1  # when all that a strategy lets learn is learning
     activations = max(_activations(state, part) for part in _largest(parts, state))
     tables = sum(weight.nbytes for weight in row_gradients.tables(state.model) if weight.requires_grad)
-    standing = runtime + weights + 2 * learned + tables + reference + best
+    copies = converted.copied(state.model)  # once made, they stay
+    standing = runtime + weights + copies + 2 * learned + tables + reference + best
     alone = all(len(step) == 1 for step in parts)
     passing = learned - tables
     step = max(activations, passing) if alone else activations + passing
@@ -207,7 +208,7 @@ def _memory(
     saving = 2 * learned if saves else 0
     return Memory(
         runtime=runtime,
-        weights=weights,
+        weights=weights + copies,
         gradients=learned,
         optimiser=2 * learned,
         activations=activations,
@@ -296,13 +297,10 @@ def _activations(state: RunState, part: Rows) -> int:
 
 def _kept(state: RunState, rows: Rows) -> int:
     """Bytes that autograd keeps after a forward pass, weights left out."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in state.model.parameters()}
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer not in weights:
-            kept[pointer] = tensor
+        kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     state.enter_step()
@@ -311,6 +309,8 @@ def _kept(state: RunState, rows: Rows) -> int:
         loss = state.objective.batch_loss(context, units=1.0, examples=1)
     del loss
     state.draws.end()
+    for standing in (*state.model.parameters(), *converted.copies(state.model)):
+        kept.pop(standing.untyped_storage().data_ptr(), None)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -89,6 +89,7 @@ def _layers(state: RunState) -> str:
     told = "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
     if any(weight.requires_grad for weight in tables(state.model)):
         told += "; embeddings have a gradient in the rows that a step reads"
+    state.enter_step()  # what rests is run in evaluation mode, and not converted
     if copies := converted.copied(state.model):
         told += f"; frozen weights are converted to bf16 once ({copies / 2**20:.1f} MiB)"
     return told

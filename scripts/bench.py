@@ -200,12 +200,24 @@ def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
                 f"{100 * padding:.0f}%",
                 "" if method == "probe" and name == ours else f"{100 * useful * operations / rate:.0f}%",
                 f"{found['peak_memory_bytes'][name] / 2**20:,.0f}",
+                f"{found['first_seconds'][name]:.1f}",
+                f"{statistics.median(one.seconds for one in taken):.1f}",
             ]
         )
     return lines
 
 
-HEADINGS = ("", "examples/s", "graft is faster by", "useful tokens/s", "padding", "of GEMM rate", "peak MiB")
+HEADINGS = (
+    "",
+    "examples/s",
+    "graft is faster by",
+    "useful tokens/s",
+    "padding",
+    "of GEMM rate",
+    "peak MiB",
+    "first segment, s",
+    "a later one, s",
+)
 
 
 def page(out: Path, data: Path | None) -> str:
@@ -214,28 +226,28 @@ def page(out: Path, data: Path | None) -> str:
         "# How fast graft trains\n",
         "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with",
         f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns, each in a",
-        "process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32 and",
-        'dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare loop* is the',
-        "loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a segment is some",
-        "steps of one; the first one of each process does not count. Rates are of tokens without padding, since",
-        "segments differ in how long their examples happen to be, and medians over the rounds; examples a second are",
-        "tokens a second over an example's mean length; a ratio's two segments are of one round. *of GEMM rate* is",
-        "model FLOP utilisation: 4 N D operations (full 6, probe 2) a second, N the weights outside the embeddings",
-        "and D the tokens without padding, against bf16 matrix products measured before each segment. It counts the",
-        "operations of a whole model; graft leaves out those of the last layer that nothing reads, a seventh of",
-        "MiniLM's. Peaks are the processes'. Only graft's process has what graft sets: threads that wait leave the",
-        "processor, and oneDNN keeps fewer of its compiled matrix products ([why](recipes.md)); the others have",
-        "torch's defaults.\n",
+        "process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32",
+        'and dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare',
+        "loop* is the loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a",
+        "segment is some steps of one; the first one of each process does not count and is told apart. Rates are",
+        "of tokens without padding, since segments differ in how long their examples happen to be, and medians",
+        "over the rounds; examples a second are tokens a second over an example's mean length; a ratio's two",
+        "segments are of one round. *of GEMM rate* is model FLOP utilisation: 4 N D operations (full 6, probe 2)",
+        "a second, N the weights outside the embeddings and D the tokens without padding, against bf16 matrix",
+        "products measured before each segment. It counts the operations of a whole model; graft leaves out those",
+        "of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the processes'. Only graft's",
+        "process has what graft sets: threads that wait leave the processor, and oneDNN keeps fewer of its",
+        "compiled matrix products ([why](recipes.md)); the others have torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
         found = measured(out / f"{task} {method}.json")
         if not found:
             continue
-        count, rate = len(next(iter(found["segments"].values()))), statistics.median(found["gemm_flops"]) / 1e9
+        count, rates = len(next(iter(found["segments"].values()))), [rate / 1e9 for rate in found["gemm_flops"]]
         parts += [
             f"## {task}, {method}\n",
             f"{count} rounds of {found['steps']} steps, {found['threads']} threads,",
-            f"{rate:.0f} GFLOP/s in bf16 matrix products.\n",
+            f"{statistics.median(rates):.0f} GFLOP/s in bf16 matrix products ({min(rates):.0f} to {max(rates):.0f}).\n",
             "| " + " | ".join(HEADINGS) + " |",
             "|" + "---|" * len(HEADINGS),
             *("| " + " | ".join(line) + " |" for line in summary(found, method)),

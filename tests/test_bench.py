@@ -47,8 +47,18 @@ def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
     )
     ours, peer = bench.summary(found, "full")
     # 2,000 tokens a second at 10 an example; 6 x 1,000 weights x 2,000 of 2e9 operations; padding over all segments
-    assert ours == ["graft", "200.0", "", "2,000", "3%", "1%", "1,024"]
-    assert peer == ["Trainer", "50.0", "4.00x", "500", "0%", "0%", "1,024"]  # ratios 4, 2, 4; not 2,000 / 500's
+    assert ours == ["graft", "200.0", "", "2,000", "3%", "1%", "1,024", "1.0", "1.0"]
+    assert peer == [
+        "Trainer",
+        "50.0",
+        "4.00x",
+        "500",
+        "0%",
+        "0%",
+        "1,024",
+        "1.0",
+        "1.0",
+    ]  # ratios 4, 2, 4; not 2,000 / 500's
 
 
 def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench, tmp_path):

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from graft.recipes import converted, hardware, lean
+from graft.recipes import plan as plan_module
 from graft.recipes.building import build, gather
 from graft.recipes.loop import fit
 from graft.recipes.speed import explain_speed
@@ -117,10 +118,10 @@ def test_a_weight_that_thaws_gives_its_copy_up_and_has_a_gradient():
     layer, given = layers()[0]
     converted.install(layer)
     outcome(layer, given)
-    assert layer.weight in converted._COPIES
+    assert len(converted.copies(layer)) == 2
     layer.requires_grad_()
     outcome(layer, given)
-    assert layer.weight not in converted._COPIES
+    assert not converted.copies(layer)
     assert layer.weight.grad is not None
 
 
@@ -150,20 +151,35 @@ def tiled(monkeypatch):
     return there
 
 
-@pytest.mark.parametrize("method", ["lora", "bitfit", "ia3", "prefix", "bottleneck", "full"])
+def trained(recipe, steps=3):
+    """Take some steps, and look at losses and weights."""
+    state = build(gather(recipe), CPU)
+    for _ in range(steps):
+        train_step([state], Accelerator(cpu=True))
+    return state, state.losses, [learner.weight for learner in state.learners]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *((method, {}) for method in ("lora", "adalora", "bitfit", "ia3", "prefix", "bottleneck", "full")),
+        ("lora", {"budget": {"gradient_checkpointing": True}}),
+        ("lora", {"budget": {"tokens": 40}}),
+        ("full", {"strategy": "gradual_unfreezing", "schedule": {"steps": 3}}),
+        ("lora", {"strategy": "gradual_unfreezing", "schedule": {"steps": 3}}),
+    ],
+)
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_a_run_is_the_same_to_the_bit(method, family, tiny_recipe, request, tiled):
+def test_a_run_is_the_same_to_the_bit(method, settings, family, tiny_recipe, request, tiled):
     model = str(request.getfixturevalue(f"tiny_{family}"))
-    losses = []
+    found = []
     for has in (True, False):
         tiled(has)
-        state = build(gather(tiny_recipe(method, model=model, speed={"precision": "bf16"})), CPU)
-        assert has == any(isinstance(module, converted.ConvertedLinear) for module in state.model.modules())
-        for _ in range(3):
-            train_step([state], Accelerator(cpu=True))
-        losses.append((state.losses, [learner.weight for learner in state.learners]))
-    assert losses[0][0] == losses[1][0]
-    assert all(torch.equal(one, other) for one, other in zip(losses[0][1], losses[1][1], strict=True))
+        found.append(trained(tiny_recipe(method, model=model, speed={"precision": "bf16"}, **settings)))
+        assert has == any(isinstance(module, converted.ConvertedLinear) for module in found[-1][0].model.modules())
+    (_, losses, weights), (_, other_losses, other_weights) = found
+    assert losses == other_losses
+    assert all(torch.equal(one, other) for one, other in zip(weights, other_weights, strict=True))
 
 
 def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe, tiled):
@@ -176,16 +192,25 @@ def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe, tiled):
     assert all(layer.only_adapter() is not None for layer in adapted)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_plan_tells_what_copies_take(method, tiny_recipe, tiled):
+@pytest.mark.parametrize(
+    ("method", "some"), [("lora", True), ("bitfit", True), ("ia3", True), ("full", False), ("probe", False)]
+)
+def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, tiled):
     tiled(True)
     recipe = tiny_recipe(method, speed={"precision": "bf16"})
-    state = build(gather(recipe), CPU)
-    train_step([state], Accelerator(cpu=True))
-    taken = sum(converted._COPIES[w][1].nbytes for w in state.model.parameters() if w in converted._COPIES)
+    told = explain_speed(recipe, build(gather(recipe), CPU))["layers"]
+    state, *_ = trained(recipe, steps=1)
+    taken = sum(copy.nbytes for copy in converted.copies(state.model))
     assert taken == converted.copied(state.model)
-    assert (taken > 0) == (method == "lora")
-    assert (f"once ({taken / 2**20:.1f} MiB)" in explain_speed(recipe, state)["layers"]) == (method == "lora")
+    assert (taken > 0) == some == ("converted to bf16 once" in told)
+    if some:
+        assert f"once ({taken / 2**20:.1f} MiB)" in told
+    counted = []
+    for has in (True, False):
+        tiled(has)
+        counted.append(plan_module._work_out(recipe).memory)
+    assert counted[0].weights - counted[1].weights == taken
+    assert counted[0].activations == counted[1].activations  # of which no copy is one
 
 
 @pytest.mark.parametrize("speed", [{"layers": "stock"}, {"precision": "fp32"}])
@@ -203,11 +228,24 @@ def test_a_run_that_has_ended_keeps_no_copy(tiny_recipe, tiled):
 
     class Looks:
         def on_step(self, state):
-            kept.append(any(weight in converted._COPIES for weight in state.model.parameters()))
+            kept.append(bool(converted.copies(state.model)))
 
         def on_evaluation(self, state):
             pass
 
     fit([state], Accelerator(cpu=True), score=lambda _: {}, watches=[Looks()])
     assert kept[0]
-    assert not any(weight in converted._COPIES for weight in state.model.parameters())
+    assert not converted.copies(state.model)
+
+
+def test_a_run_that_fails_keeps_no_copy(tiny_recipe, tiled):
+    tiled(True)
+    state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
+
+    def fails(state):
+        assert converted.copies(state.model)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit([state], Accelerator(cpu=True), score=fails)
+    assert not converted.copies(state.model)
