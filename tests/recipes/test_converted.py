@@ -210,7 +210,9 @@ def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, t
         tiled(has)
         counted.append(plan_module._work_out(recipe).memory)
     assert counted[0].weights - counted[1].weights == taken
-    assert counted[0].activations == counted[1].activations  # of which no copy is one
+    # Of activations no copy is one; without copies, what is converted at a step is kept for its backward pass.
+    assert 0 <= counted[1].activations - counted[0].activations <= taken
+    assert some == (counted[1].activations > counted[0].activations)
 
 
 @pytest.mark.parametrize("speed", [{"layers": "stock"}, {"precision": "fp32"}])
