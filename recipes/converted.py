@@ -3,8 +3,8 @@
 Autocast keeps what it converted of weights that learn until the end of a forward pass, and of frozen ones nothing: with
 LoRA it reads all of the base in fp32 and writes it in bf16 at every step. Beside matrix products on tiles (AMX) that is
 one part in twenty of a step of short sentences. The copies hold the very numbers that autocast would compute, so
-nothing else changes; they take two bytes for each frozen weight of a linear layer in training mode,
-which a step would otherwise take as well, since its backward pass reads them.
+nothing else changes. They take two bytes for each frozen weight of a linear layer in training mode, as a step without
+them does, whose backward pass reads what it converted.
 """
 
 from collections.abc import MutableMapping
