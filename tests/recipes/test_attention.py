@@ -54,7 +54,7 @@ def test_it_is_for_rows_in_bf16_that_fill_a_register(keys, kind, ours):
     given = scores(keys)[0].to(kind).requires_grad_()
     assert (type(_softmax(given).grad_fn).__name__ == "SoftmaxBackward") == ours
     if not ours:
-        assert torch.equal(_softmax(given), stock(given))
+        assert torch.equal(_softmax(given).to(kind), stock(given))
 
 
 def test_nothing_wider_than_the_result_is_kept():
@@ -64,3 +64,13 @@ def test_nothing_wider_than_the_result_is_kept():
         attention.attend(torch.nn.Identity().eval(), query, key, value, torch.zeros(2, 1, 40, 40).bfloat16())
     assert any(tensor.shape[-2:] == (40, 40) for tensor in kept)
     assert {tensor.dtype for tensor in kept} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("keys", [16, 40])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_probabilities_have_the_type_of_the_queries_whatever_the_masks_is(keys, kind):
+    query, key, value = (torch.randn(2, 3, keys, 8).bfloat16() for _ in range(3))
+    mixed, probabilities = attention.attend(
+        torch.nn.Identity().eval(), query, key, value, torch.zeros(2, 1, keys, keys, dtype=kind)
+    )
+    assert mixed.dtype == probabilities.dtype == torch.bfloat16
