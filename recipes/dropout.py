@@ -34,7 +34,6 @@ WEIGHT_SITES: dict[type[nn.Module], frozenset[str]] = {DisentangledSelfAttention
 _KEY_INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)
 _KEY_FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
 _KEY_SECOND = 0x94D049BB133111EB - (1 << 64)
-_BITS_INCREMENT = -0x61C88647
 _BITS_FIRST = 0x85EBCA6B - (1 << 32)
 _BITS_SECOND = 0xC2B2AE35 - (1 << 32)
 _LANES = 4  # elements that one word of 32 bits decides, by 8 bits each
@@ -50,6 +49,10 @@ _INTEGERS = {
 }
 """Integers as wide as a number of each type."""
 
+# For the operations on whole masks as tensors, which spares each of them the conversion of a number.
+_FIFTEEN, _THIRTEEN, _MULTIPLIER = torch.tensor([15, 13, _BITS_SECOND], dtype=torch.int32)
+_SIGN = torch.tensor(15, dtype=torch.int16)
+
 
 def _mix(keys: Tensor) -> Tensor:
     """SplitMix64's finaliser: a bijection of int64 whose output bits depend on all input bits."""
@@ -63,6 +66,10 @@ def _shift(bits: Tensor, places: int, width: int) -> Tensor:
     return (bits >> places).bitwise_and_((1 << (width - places)) - 1)
 
 
+_Site = tuple[int, float]
+"""A site's number, and its rate."""
+
+
 @dataclass(frozen=True)
 class _Keys:
     """What the masks of B examples at one site begin from.
@@ -70,20 +77,39 @@ class _Keys:
     Attributes:
         low: (B, 1) int32.
         high: (B, 1) int32.
-        fractions: Where between two levels an example's threshold lies, (B,) int32 below 65,536.
+        dropped: The highest of an element's levels at which it is dropped, (B, 1) int16.
     """
 
     low: Tensor
     high: Tensor
-    fractions: Tensor
+    dropped: Tensor
 
 
-def _keys_of(rows: Tensor, sites: Tensor) -> list[_Keys]:
-    """Combine the keys of examples, (B,) int64, with the numbers of sites, (S,) int64."""
+def _keys_of(rows: Tensor, sites: Tensor, leasts: Tensor) -> list[_Keys]:
+    """Combine the keys of examples with the numbers of sites.
+
+    The highest level at which an example's elements are dropped is one of the two next to the rate, by a chance that
+    meets the rate: each element is dropped with probability `rate`, and two elements of an example are correlated by at
+    most 4e-6 / (rate (1 - rate)).
+
+    Args:
+        rows: (B,) int64.
+        sites: (S,) int64.
+        leasts: What `_least` makes of each site's rate, (S,) int32.
+
+    Returns:
+        One for each site.
+    """
     mixed = _mix(rows ^ sites[:, None])  # (S, B)
     fractions = (_mix(mixed) & (_FRACTIONS - 1)).to(torch.int32)
-    low, high = mixed.to(torch.int32)[..., None], (mixed >> 32).to(torch.int32)[..., None]
-    return [_Keys(*parts) for parts in zip(low, high, fractions, strict=True)]
+    dropped = ((fractions + leasts[:, None]) >> 16).to(torch.int16) - 1
+    keys = (mixed.to(torch.int32), (mixed >> 32).to(torch.int32), dropped)
+    return [_Keys(*parts) for parts in zip(*(part[..., None].unbind() for part in keys), strict=True)]
+
+
+def _least(rate: float) -> int:
+    """Place a rate between an element's levels, -128 to 127, in fractions of a level."""
+    return round(rate * _LEVELS * _FRACTIONS) - _LEVELS // 2 * _FRACTIONS
 
 
 class DropoutStream:
@@ -101,11 +127,11 @@ class DropoutStream:
         self._seed = seed
         self._shared: Tensor | None = None  # (1,) int64, the step's key for what belongs to no example
         self._on_weights = False
-        self._increments: dict[torch.Size, Tensor] = {}  # of the forward pass at hand, whose layers are alike
-        self._sites: list[int] = []  # that have drawn so far: the keys of all are made together
-        self._keys: dict[int, _Keys] = {}
+        self._places: dict[torch.Size, Tensor] = {}  # of the forward pass at hand, whose layers are alike
+        self._sites: list[_Site] = []  # that have drawn so far: the keys of all are made together
+        self._keys: dict[_Site, _Keys] = {}
         self._keyed: Tensor | None = None  # the examples that `_keys` is for
-        self._site_numbers: Tensor | None = None  # those of `_sites`, on the model's device
+        self._sent: tuple[Tensor, Tensor] | None = None  # what `_keys_of` takes of `_sites`, on the model's device
         self.rows: Tensor | None = None  # (B,) int64, one key per example of the micro-batch
 
     def begin(self, step: int, ids: Tensor, source: str = "train") -> None:
@@ -118,14 +144,14 @@ class DropoutStream:
         """
         base = stream(self._seed, "dropout", source, step)
         self.rows = _mix(ids * _KEY_INCREMENT + base)
-        self._increments.clear()
+        self._places.clear()
         self._shared = _mix(torch.full_like(ids[:1], stream(self._seed, "dropout", "weights", step)))
 
     def end(self) -> None:
         """Leave the step: nothing is dropped until the next one begins."""
         self.rows = self._shared = self._keyed = None
         self._keys = {}
-        self._increments.clear()
+        self._places.clear()
 
     @contextmanager
     def joined(self, others: Sequence["DropoutStream"]) -> Iterator[None]:
@@ -172,90 +198,82 @@ class DropoutStream:
         if self.rows is None or self._shared is None:
             raise RuntimeError("dropout outside of a training step: put the model into evaluation mode first")
         if self._on_weights:
-            keys = _keys_of(self._shared, torch.full_like(self._shared, site))[0]
+            least = torch.full_like(self._shared, _least(rate), dtype=torch.int32)
+            keys = _keys_of(self._shared, torch.full_like(self._shared, site), least)[0]
             return self._draw(torch.Size((1, shape.numel())), rate, dtype, keys).view(shape)
         if shape[0] != len(self.rows):
             raise RuntimeError(
                 f"dropout over {tuple(shape)}: the first axis is not the {len(self.rows)} examples; "
                 "if the tensor comes from weights alone, name its site in graft.recipes.dropout.WEIGHT_SITES"
             )
-        return self._draw(shape, rate, dtype, self._at(site, self.rows))
+        return self._draw(shape, rate, dtype, self._at((site, rate), self.rows))
 
-    def _at(self, site: int, rows: Tensor) -> _Keys:
+    def _at(self, site: _Site, rows: Tensor) -> _Keys:
         """Look up the keys of the examples at a site: a step's sites are the last step's, so all are made at once."""
         if self._keyed is not rows:
             self._keys, self._keyed = {}, rows
         if site not in self._keys:
             if site not in self._sites:
                 self._sites.append(site)
-                self._site_numbers = None
-            if self._site_numbers is None:  # kept, since to send them is to wait for an accelerator
-                self._site_numbers = torch.tensor(self._sites, device=rows.device)
-            keys = _keys_of(rows, self._site_numbers)
-            self._keys = dict(zip(self._sites, keys, strict=True))
+                self._sent = None
+            if self._sent is None:  # kept, since to send them is to wait for an accelerator
+                numbers = torch.tensor([number for number, _ in self._sites], device=rows.device)
+                leasts = torch.tensor([_least(rate) for _, rate in self._sites], dtype=torch.int32, device=rows.device)
+                self._sent = numbers, leasts
+            self._keys = dict(zip(self._sites, _keys_of(rows, *self._sent), strict=True))
         return self._keys[site]
 
     def _draw(self, shape: torch.Size, rate: float, dtype: torch.dtype, keys: _Keys) -> Tensor:
         """Draw a mask of shape (B, ...)."""
-        if shape[1:] not in self._increments:
-            self._increments[shape[1:]] = _increments(shape[1:], keys.low.device)
-        bits = self._increments[shape[1:]] + keys.low  # (B, words)
-        bits ^= _shift(bits, 16, 32)
-        # With a second key added, no two examples share a sequence that is shifted.
+        if shape[1:] not in self._places:
+            self._places[shape[1:]] = _places(shape[1:], keys.low.device)
+        bits = self._places[shape[1:]] + keys.low  # (B, words)
+        # What the signed shift loses is one bit of the 32; what is shifted is mixed already.
+        bits ^= bits >> _FIFTEEN
         torch.add(keys.high, bits, alpha=_BITS_FIRST, out=bits)
-        bits ^= _shift(bits, 13, 32)
-        bits *= _BITS_SECOND
-        bits ^= _shift(bits, 16, 32)
+        bits ^= bits >> _THIRTEEN
+        bits *= _MULTIPLIER
         lanes = bits.view(torch.int8).view(shape[0], *shape[1:-1], -1) if len(shape) == 4 else bits.view(torch.int8)
-        return _numbers(lanes, _thresholds(keys.fractions, rate), shape, rate, dtype)
+        return _numbers(lanes, keys.dropped, shape, rate, dtype)
 
 
-def _thresholds(fractions: Tensor, rate: float) -> Tensor:
-    """Find for each example the level from which on its elements are kept.
-
-    It is one of the two levels next to the rate, by a chance that meets the rate: each element is dropped with
-    probability `rate`, and two elements of an example are correlated by at most 4e-6 / (rate (1 - rate)).
-
-    Args:
-        fractions: (B,) int32, below 65,536.
-        rate: Probability of dropping an element.
-
-    Returns:
-        (B,) int16.
-    """
-    least = round(rate * _LEVELS * _FRACTIONS) - _LEVELS // 2 * _FRACTIONS
-    return ((fractions + least) >> 16).to(torch.int16)
-
-
-def _numbers(lanes: Tensor, thresholds: Tensor, shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
+def _numbers(lanes: Tensor, dropped: Tensor, shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     """Turn random bits into zeros and 1 / (1 - rate).
 
     By integers alone: to compare and to convert booleans takes a processor ten times as long.
 
     Args:
         lanes: int8, (B, lanes) or (B, heads, queries, lanes), with some more lanes than elements at the end.
-        thresholds: The least that is kept, (B,) int16.
+        dropped: The highest level that is dropped, (B, 1) int16.
         shape: Of the result, (B, ...).
         rate: Probability of a zero.
         dtype: Type of the result.
     """
     kept = lanes.to(torch.int16)
-    torch.sub((thresholds - 1).view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
-    kept.bitwise_right_shift_(15)  # all bits where kept, none where dropped
+    torch.sub(dropped.view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
+    kept >>= _SIGN  # all bits where kept, none where dropped
+    kept = kept.to(_INTEGERS[dtype])
+    kept &= _scale(rate, dtype)
     kept = kept[..., : shape[-1]] if len(shape) == 4 else kept[:, : shape[1:].numel()]
-    return (kept.to(_INTEGERS[dtype]) & _scale(rate, dtype)).view(dtype).view(shape)
+    return kept.view(dtype).view(shape)
 
 
 @cache
-def _scale(rate: float, dtype: torch.dtype) -> int:
-    """The factor of what is kept, as the integer of the same bits."""
-    return int(torch.tensor(1 / (1 - rate), dtype=dtype).view(_INTEGERS[dtype]))
+def _scale(rate: float, dtype: torch.dtype) -> Tensor:
+    """The factor of what is kept, as the integer of the same bits, a scalar."""
+    return torch.tensor(1 / (1 - rate), dtype=dtype).view(_INTEGERS[dtype])
 
 
-def _increments(shape: torch.Size, device: torch.device) -> Tensor:
-    """What the words of an example of this shape begin from, (words,) int32."""
-    index = _attention_index(shape, device) if len(shape) == 3 else _flat_index(shape, device)
-    return index * _BITS_INCREMENT
+def _places(shape: torch.Size, device: torch.device) -> Tensor:
+    """What the words of an example of this shape begin from, (words,) int32, by MurmurHash3's finaliser.
+
+    Mixed once for all examples and sites, they need less mixing with an example's keys, and no two examples share a
+    sequence that is shifted.
+    """
+    bits = _attention_index(shape, device) if len(shape) == 3 else _flat_index(shape, device)
+    bits = (bits ^ _shift(bits, 16, 32)) * _BITS_FIRST
+    bits = (bits ^ _shift(bits, 13, 32)) * _BITS_SECOND
+    return bits ^ _shift(bits, 16, 32)
 
 
 def _flat_index(shape: torch.Size, device: torch.device) -> Tensor:

@@ -53,6 +53,17 @@ def test_neighbours_examples_steps_sites_and_seeds_are_uncorrelated():
         assert abs(correlation) < 4.5 / np.sqrt(base.size), correlation
 
 
+@pytest.mark.parametrize("shape", [(500, 16384), (500, 4, 64, 64)])
+def test_elements_are_uncorrelated_at_any_distance(shape):
+    dropped = (mask(shape, 0.1, ids=torch.arange(500)) == 0).double().reshape(500, -1)
+    length = dropped.shape[1]
+    spectrum = torch.fft.rfft((dropped - 0.1) / 0.3, n=2 * length)
+    products = torch.fft.irfft(spectrum * spectrum.conj()).sum(dim=0)[1 : length - 1000]
+    correlations = products / torch.sqrt(500.0 * (length - torch.arange(1, length - 1000)))  # normal, one per distance
+    assert correlations.abs().max() < 5.5
+    assert abs(float((correlations**2).mean()) - 1) < 0.06
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_elements_are_uncorrelated_over_examples(rate):
     dropped = (mask((512, 300), rate, ids=torch.arange(512)) == 0).double().numpy()
