@@ -144,7 +144,7 @@ def _accumulate(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
 def forward_backward(state: RunState, rows: Rows, accelerator: Accelerator) -> Tally:
     """Add up this process's gradients of a step, terms and penalties included, and leave the weights as they are."""
     # For architectures that draw from the global generator in a place of their own: still a function of the step.
-    torch.manual_seed(stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
+    hardware.seed(state.device, stream(state.recipe.seed, "stray", state.step, accelerator.process_index))
     tally = Tally(torch.zeros((), device=state.device))
     units, examples = float(state.train.units[rows].sum()), len(rows)
     if state.frozen is not None:  # by all processes together, also those without an example in this step

@@ -141,3 +141,25 @@ def test_a_containers_limit_counts_as_much_as_the_machines(
 @pytest.mark.usefixtures("a_thousand_free")
 def test_without_control_groups_the_machines_memory_counts(tmp_path: Path) -> None:
     assert hardware.free_memory(tmp_path, tmp_path / "none") == 1000
+
+
+def test_seeding_a_processor_leaves_nothing_behind_for_devices_that_nobody_uses() -> None:
+    import torch
+
+    before = len(torch.cuda._queued_calls)
+    hardware.seed(torch.device("cpu"), 7)
+    drawn = torch.rand(3)
+    assert len(torch.cuda._queued_calls) == before
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+def test_a_device_is_seeded_beside_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    seeds: list[int] = []
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(manual_seed=seeds.append))
+    hardware.seed(torch.device("cuda"), 7)
+    drawn = torch.rand(3)
+    assert seeds == [7]
+    assert torch.equal(drawn, torch.rand(3, generator=torch.Generator().manual_seed(7)))
