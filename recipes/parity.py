@@ -25,22 +25,28 @@ from graft.recipes.solitary import answer
 Form = Literal["merged", "peft"]
 
 
-def _compare(recipe: Recipe, export: Path, run: Path, form: Form) -> dict[str, Any]:
+def prove(recipe: Recipe, export: str, run: str, form: Form) -> dict[str, Any]:
     """Score the run's evaluation splits with the exported folder.
+
+    Args:
+        recipe: The run's.
+        export: The exported folder.
+        run: The run's folder.
+        form: What was exported.
 
     Returns:
         Split → `examples`, `largest_difference` of the scores in predictions.parquet, share that is decided alike, and
         the metrics `before` and `after`.
     """
-    record = read_record(run)
-    kind, said = KINDS[record.data.kind], read_predictions(run)
+    record, folder = read_record(Path(run)), Path(export)
+    kind, said = KINDS[record.data.kind], read_predictions(Path(run))
     torch.set_num_threads(recipe.threads or torch.get_num_threads())  # as the scores were made
     names = [name for name in record.scores if name != "holdout"]
     if not names:
         raise RunError(f"{run}: is a trial, which was scored on no evaluation split; train it as a final run first")
-    examples = read_examples(run, record)
-    tokenizer = AutoTokenizer.from_pretrained(export, local_files_only=True, trust_remote_code=False)
-    forward = _forward(_model(recipe, record, export, form), tokenizer.model_input_names)
+    examples = read_examples(Path(run), record)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    forward = _forward(_model(recipe, record, folder, form), tokenizer.model_input_names)
     found = {}
     for name in names:
         encoded = kind.encode(examples[name], tokenizer, recipe.task.max_length)
@@ -99,4 +105,4 @@ def _forward(model: Any, takes: list[str]) -> Callable[[Batch], Tensor]:
 
 
 if __name__ == "__main__":
-    answer(lambda recipe, export, run, form: _compare(recipe, Path(export), Path(run), form))
+    answer(prove)

@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from graft.recipes import export, exporting
 from graft.recipes.recipe import Recipe
+from graft.recipes.solitary import PROVER, Solitary
 
 # What graft keeps for later stays out of the user's folder, in processes that tests start, too.
 os.environ["GRAFT_CACHE"] = tempfile.mkdtemp(prefix="graft-tests-")
@@ -75,6 +78,40 @@ def write_task(folder: Path, train: int = 61, validation: int = 37) -> Path:
                 words = generator.choice(WORDS[: 20 + 20 * label], size=generator.integers(2, 15)).tolist()
                 stream.write(json.dumps({"text": " ".join([*words, f"w{label}"]), "label": label}) + "\n")
     return folder
+
+
+class ProverAtHand:
+    """Proves exports as the process does that it stands in for, but in this one, which has imported what that takes."""
+
+    def __init__(self, module: str) -> None:
+        assert module == PROVER
+
+    def __enter__(self) -> "ProverAtHand":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, recipe: Recipe, *arguments: Any) -> dict[str, Any]:
+        """Answer as `Solitary` does, after the same way through JSON."""
+        from graft.recipes.parity import prove
+
+        found: dict[str, Any] = json.loads(json.dumps(prove(recipe, *arguments)))
+        return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prover_at_hand() -> Iterator[None]:
+    """Start no process to prove an export, which takes ten times as long as what it proves; see `fresh_prover`."""
+    with patch.object(export, "Solitary", ProverAtHand), patch.object(exporting, "Solitary", ProverAtHand):
+        yield
+
+
+@pytest.fixture
+def fresh_prover(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prove exports in processes of their own, as everywhere but in tests."""
+    for module in (export, exporting):
+        monkeypatch.setattr(module, "Solitary", Solitary)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """`make demo` at a reduced size: what it prints, draws and keeps, and that a second call trains nothing."""
 
 import os
+import runpy
 import subprocess
 import sys
 from importlib import metadata
@@ -75,9 +76,18 @@ def test_the_demo_trains_measures_and_draws_and_a_second_call_trains_nothing(tmp
         (["--methods", "loar"], "error: method.name: 'loar' is unknown (did you mean 'lora'?)"),
     ],
 )
-def test_the_demo_refuses_what_it_does_not_know_in_one_line(tmp_path: Path, flags: list[str], complaint: str) -> None:
-    done = demo(tmp_path, *SIZE, *flags)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_the_demo_refuses_what_it_does_not_know_in_one_line(
+    tmp_path: Path,
+    flags: list[str],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demo.py", *SIZE, *flags])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / "demo.py"), run_name="__main__")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(complaint)
     assert list(tmp_path.iterdir()) == []

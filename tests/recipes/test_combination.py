@@ -153,6 +153,7 @@ def test_runs_that_do_not_fit_are_refused_by_run_and_key(make: Any, tmp_path: Pa
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("fresh_prover")
 def test_the_command_line_combines(make: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     runs = [str(make("lora")), str(make("lora", seed=2))]
     out = str(tmp_path / "out")

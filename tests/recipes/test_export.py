@@ -33,6 +33,7 @@ def make(tiny_recipe: Any, tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.usefixtures("fresh_prover")
 @pytest.mark.parametrize(("method", "family"), [("lora", "bert"), ("full", "gpt2")])
 def test_a_merged_export_is_a_plain_checkpoint_with_the_runs_logits(
     method: str, family: str, make: Any, tmp_path: Path, word_task: Path
@@ -65,6 +66,7 @@ def test_the_card_holds_the_records_values(make: Any, tmp_path: Path) -> None:
     assert str(tmp_path) not in card.content  # of this machine nothing but names
 
 
+@pytest.mark.usefixtures("fresh_prover")
 def test_the_lines_of_an_adapters_card_load_it(make: Any, tmp_path: Path, word_task: Path) -> None:
     folder = make("bottleneck")
     exported = export(folder, tmp_path / "adapter")
@@ -90,6 +92,7 @@ def test_what_graft_alone_can_express_is_exported_for_graft(make: Any, tmp_path:
     assert torch.equal(load(exported.folder).logits(["w1 w2 w3"]), load(folder).logits(["w1 w2 w3"]))
 
 
+@pytest.mark.usefixtures("fresh_prover")
 def test_an_export_that_says_something_else_is_not_left(make: Any, tmp_path: Path) -> None:
     folder = make("full")
     weights = folder / "adapter" / "model.safetensors"

@@ -162,6 +162,7 @@ def test_nothing_published_names_this_machine_or_its_token(
     assert len(hub.repositories["me/merged"].branches["main"]) == 2
 
 
+@pytest.mark.usefixtures("fresh_prover")
 @pytest.mark.slow
 def test_the_command_says_what_was_published_and_never_the_token(
     hub: HubDouble, run: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
