@@ -111,10 +111,10 @@ def rounded(lengths: Rows) -> Rows:
         lengths: Tokens of every example of the data, (N,).
 
     Returns:
-        The next multiple of 4 up to 64 tokens, of 8 up to 128, of 16 up to 256 and of 32 beyond, but no more than the
-        longest example has: what fits that one is known to fit. (N,).
+        The next multiple of 2 up to 32 tokens, of 4 up to 64, of 8 up to 128, of 16 up to 256 and of 32 beyond, but no
+        more than the longest example has: what fits that one is known to fit. (N,).
     """
-    multiples = np.select([lengths <= 64, lengths <= 128, lengths <= 256], [4, 8, 16], default=32)
+    multiples = np.select([lengths <= 32, lengths <= 64, lengths <= 128, lengths <= 256], [2, 4, 8, 16], default=32)
     made: Rows = np.minimum(-(-lengths // multiples) * multiples, lengths.max(initial=0))
     return made
 

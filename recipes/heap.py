@@ -6,7 +6,7 @@ import sys
 
 _PREPARED = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Sizes of oneDNN's own cache and torch's before it, in matrix products; both hold 1,024 by default."""
-_FEW, _MANY = 64, 512
+_FEW, _MANY = 64, 640
 """Products to keep: where to prepare one costs little; and where steps have few lengths because it costs much."""
 LENGTHS = _MANY // 30
 """Lengths whose products are kept in the second case: LoRA's step has about thirty that differ."""

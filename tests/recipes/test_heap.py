@@ -53,7 +53,7 @@ def test_without_glibc_nothing_is_called(monkeypatch):
     assert called == [0]
 
 
-@pytest.mark.parametrize(("tiles", "kept"), [(False, "64"), (True, "512")])
+@pytest.mark.parametrize(("tiles", "kept"), [(False, "64"), (True, "640")])
 def test_what_is_prepared_for_shapes_is_bounded_before_anything_computes_and_the_users_bound_stays(
     monkeypatch, tiles, kept
 ):
