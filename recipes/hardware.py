@@ -90,8 +90,8 @@ def queues(device: "torch.device") -> bool:
 def seed(device: "torch.device", number: int) -> None:
     """Seed the generators that a device's operations draw from unless they are given another.
 
-    `torch.manual_seed` seeds those of all kinds of devices, and each that nothing has used so far keeps the seed for
-    when something will, and who asked, for every step of a run: a millisecond, and memory for good.
+    `torch.manual_seed` seeds those of all kinds of devices, and notes for each kind that nothing has used so far who
+    asked for that: with three of them a millisecond, which is a hundredth of a step of short sentences.
 
     Args:
         device: Where operations run.

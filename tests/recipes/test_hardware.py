@@ -143,15 +143,15 @@ def test_without_control_groups_the_machines_memory_counts(tmp_path: Path) -> No
     assert hardware.free_memory(tmp_path, tmp_path / "none") == 1000
 
 
-def test_seeding_a_processor_leaves_nothing_behind_for_devices_that_nobody_uses() -> None:
+def test_seeding_a_processor_asks_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    before = len(torch.cuda._queued_calls)
+    asked: list[int] = []
+    for module in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(module, "manual_seed_all", asked.append)
     hardware.seed(torch.device("cpu"), 7)
-    drawn = torch.rand(3)
-    assert len(torch.cuda._queued_calls) == before
-    torch.manual_seed(7)
-    assert torch.equal(drawn, torch.rand(3))
+    assert not asked
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(7)))
 
 
 def test_a_device_is_seeded_beside_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
