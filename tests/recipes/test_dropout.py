@@ -30,6 +30,14 @@ def test_drops_at_the_rate_and_keeps_the_mean(shape, rate):
     assert torch.equal(drawn.unique(), torch.tensor([0.0, 1 / (1 - rate)]))
 
 
+def test_one_site_may_draw_at_two_rates():
+    draws = DropoutStream(0)
+    draws.begin(0, IDS)
+    for rate in (0.1, 0.5, 0.1):
+        drawn = draws.mask(torch.Size((16, 64)), rate, site_number("a"), torch.float32)
+        assert torch.equal(drawn, mask((16, 64), rate))
+
+
 def test_every_element_is_dropped_at_the_rate_between_two_levels():
     # 0.1 is 25.6 of the 256 levels of an element's bits: an example's threshold is 25 or 26.
     dropped = mask((4000, 400), ids=torch.arange(4000)) == 0
@@ -64,12 +72,35 @@ def test_elements_are_uncorrelated_at_any_distance(shape):
     assert abs(float((correlations**2).mean()) - 1) < 0.06
 
 
+def worst_correlation(columns):
+    """Over all pairs of columns, (N, columns): the largest correlation, in standard deviations, and the mean square."""
+    standard = (columns - columns.mean(dim=0)) / columns.std(dim=0, correction=0)
+    pairs = (standard.T @ standard / len(columns) ** 0.5)[tuple(torch.triu_indices(*[columns.shape[1]] * 2, offset=1))]
+    return float(pairs.abs().max()), float((pairs**2).mean())
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_elements_are_uncorrelated_over_examples(rate):
-    dropped = (mask((512, 300), rate, ids=torch.arange(512)) == 0).double().numpy()
-    correlations = np.corrcoef(dropped.T)[np.triu_indices(300, 1)] * np.sqrt(512)
-    assert abs(np.mean(correlations**2) - 1) < 6 * np.sqrt(2 / len(correlations))
-    assert abs(correlations.mean()) < 0.05
+@pytest.mark.parametrize("shape", [(400,), (2, 10, 20)])
+def test_no_two_elements_are_correlated_over_examples(rate, shape):
+    dropped = (mask((8192, *shape), rate, ids=torch.arange(8192)) == 0).float().reshape(8192, -1)
+    worst, square = worst_correlation(dropped)  # over 79,800 pairs
+    assert worst < 7
+    assert abs(square - 1) < 0.03
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("lane", [0, 1, 2, 3])
+def test_no_two_examples_are_correlated_over_elements(rate, lane):
+    dropped = (mask((400, 4 * 8192), rate, ids=torch.arange(400)) == 0).float()
+    worst, square = worst_correlation(dropped[:, lane::4].T)
+    assert worst < 7
+    assert abs(square - 1) < 0.03
+
+
+def test_no_two_examples_share_a_mask():
+    # Of so many, keys of 32 bits would be shared by 36 pairs.
+    drawn = (mask((560_000, 64), 0.5, ids=torch.arange(560_000)) == 0).numpy()
+    assert len(np.unique(np.packbits(drawn, axis=1).view(np.uint64))) == len(drawn)
 
 
 def test_bits_pass_a_serial_chi_square_test():

@@ -132,3 +132,15 @@ def test_a_tied_embedding_learns_with_the_embeddings_and_the_top_layer_first(tin
     train_step([state], Accelerator(cpu=True))
     moved = {learner.stage for learner in state.learners if not torch.equal(before[learner.name], learner.weight)}
     assert moved == {state.learning_stages[-1]}
+
+
+def test_what_torchs_generator_draws_in_a_step_is_a_function_of_the_seed_and_the_step(tiny_recipe):
+    def losses(noise, **sections):
+        state = state_of(tiny_recipe("full", speed={"dropout": "stock"}, **sections))
+        for step in range(3):
+            torch.manual_seed(noise + step)
+            train_step([state], Accelerator(cpu=True))
+        return state.losses
+
+    assert losses(5) == losses(50)
+    assert losses(5) != losses(5, model={"dropout": 0.0})  # something is drawn
