@@ -96,7 +96,11 @@ class ProverAtHand:
         """Answer as `Solitary` does, after the same way through JSON."""
         from graft.recipes.parity import prove
 
-        found: dict[str, Any] = json.loads(json.dumps(prove(recipe, *arguments)))
+        before = torch.get_num_threads()  # proving sets those of its process, which is this one
+        try:
+            found: dict[str, Any] = json.loads(json.dumps(prove(recipe, *arguments)))
+        finally:
+            torch.set_num_threads(before)
         return found
 
 
