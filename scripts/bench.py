@@ -236,8 +236,8 @@ def page(out: Path, data: Path | None) -> str:
         "a second, N the weights outside the embeddings and D the tokens without padding, against bf16 matrix",
         "products measured before each segment. It counts the operations of a whole model; graft leaves out those",
         "of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the processes'. Only graft's",
-        "process has what graft sets: threads that wait leave the processor, and oneDNN keeps fewer of its",
-        "compiled matrix products ([why](recipes.md)); the others have torch's defaults.\n",
+        "process has what graft sets: how long threads wait busily for one another, and how many compiled matrix",
+        "products oneDNN keeps ([why](recipes.md)); the others have torch's defaults.\n",
     ]
     for task, method, _ in rows(data):
         found = measured(out / f"{task} {method}.json")

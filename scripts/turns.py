@@ -1,7 +1,7 @@
 """A contestant in a process of its own, which takes a segment whenever it is told to.
 
-Each runs with what it sets for a process, and nothing that another one set: graft bounds oneDNN's caches and lets
-threads that wait sleep; Trainer and the bare loop have torch's defaults. Memory, caches and thread pools are nobody
+Each runs with what it sets for a process, and nothing that another one set: graft bounds oneDNN's caches and how
+long threads wait busily; Trainer and the bare loop have torch's defaults. Memory, caches and thread pools are nobody
 else's either, so that a process's peak is its contestant's.
 """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import graft
 from graft import train
 from graft.eval.records import RunRecord, read_record
 from graft.recipes.options import RunOptions
@@ -51,8 +52,6 @@ def test_a_launched_script_makes_the_same_run_as_python(way: str, recipe: Recipe
 
 
 def test_the_package_offers_its_three_names_and_refuses_others() -> None:
-    import graft
-
     assert {"Recipe", "load", "train"} <= set(dir(graft))
     assert graft.Recipe is Recipe
     with pytest.raises(AttributeError, match="compair"):
@@ -61,11 +60,31 @@ def test_the_package_offers_its_three_names_and_refuses_others() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    [({}, {"1000", "10000"}), ({"GOMP_SPINCOUNT": "7"}, {"7"}), ({"OMP_WAIT_POLICY": "active"}, {"None"})],
     ids=["by itself", "count", "policy"],
 )
-def test_threads_that_wait_leave_the_processor_to_others_unless_the_user_says_otherwise(given, expected):
+def test_how_threads_wait_is_set_unless_the_user_says_otherwise(given, expected):
     bare = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     code = "import graft, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=bare | given, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [expected, "False"]
+    found, torch_came = done.stdout.split()
+    assert found in expected
+    assert torch_came == "False"
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "spins"),
+    [
+        ("0.20 0.18 0.12 1/80 4060\n", 2, 10_000),
+        ("0.20 0.18 0.12 2/80 4060\n", 2, 1_000),
+        ("9.20 5.18 3.12 8/999 4060\n", 16, 10_000),
+        ("9.20 5.18 3.12 9/999 4060\n", 16, 1_000),
+        ("", 2, 1_000),
+        (None, 2, 1_000),
+    ],
+)
+def test_threads_that_wait_leave_the_processor_where_others_need_it(load, cores, spins, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    if load is not None:
+        (tmp_path / "loadavg").write_text(load)
+    assert graft._spins(tmp_path / "loadavg") == spins

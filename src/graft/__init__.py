@@ -12,6 +12,7 @@ Nothing heavy is imported before it is used.
 
 import os
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,10 +43,29 @@ __all__ = [
 
 __version__ = metadata.version("graft-nlp")
 
-# GNU OpenMP's threads wait busily for one another, which takes the processor from whatever else it runs: two threads on
-# two busy cores need twice the time. It reads this when torch is imported; a quiet machine loses nothing by it.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+def _spins(load: Path = Path("/proc/loadavg")) -> int:
+    """Tell how often one of OpenMP's threads looks whether it has work again before it leaves the processor.
+
+    A thread that has left has to be called back: on an idle machine that costs short steps a tenth and more. One that
+    waits busily takes the processor from whatever else the machine runs: two threads on two busy cores then need twice
+    the time.
+
+    Args:
+        load: The kernel's file; its fourth field is how many threads run just now, this one among them, of how many.
+
+    Returns:
+        Many where the machine is idle, few where half of its processors have something else to do or nobody can tell.
+    """
+    try:
+        running = int(load.read_text().split()[3].partition("/")[0])
+    except (OSError, IndexError, ValueError):
+        return 1_000
+    return 1_000 if 2 * (running - 1) >= (os.cpu_count() or 1) else 10_000
+
+
+if "OMP_WAIT_POLICY" not in os.environ:  # GNU OpenMP reads it when torch is imported
+    os.environ.setdefault("GOMP_SPINCOUNT", str(_spins()))
 
 _PLACES = {
     "Recipe": "graft.recipes.recipe",
