@@ -61,7 +61,7 @@ def _spins(load: Path = Path("/proc/loadavg")) -> int:
         running = int(load.read_text().split()[3].partition("/")[0])
     except (OSError, IndexError, ValueError):
         return 1_000
-    return 1_000 if 2 * (running - 1) >= (os.cpu_count() or 1) else 10_000
+    return 1_000 if 2 * (running - 1) >= (os.cpu_count() or 1) else 4_000
 
 
 if "OMP_WAIT_POLICY" not in os.environ:  # GNU OpenMP reads it when torch is imported
