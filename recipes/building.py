@@ -15,7 +15,7 @@ from graft.errors import RecipeError
 from graft.eval.encoding import Batch, Encoded
 from graft.eval.kinds import KINDS, Kind
 from graft.eval.resolution import TaskData
-from graft.recipes import converted, hardware, last_layer, lean, row_gradients
+from graft.recipes import converted, last_layer, lean, row_gradients
 from graft.recipes.attention import implementation
 from graft.recipes.batching import epoch_plan, micro_batches
 from graft.recipes.dropout import DropoutStream, install
@@ -139,7 +139,7 @@ def build(materials: Materials, device: torch.device, terms: Sequence[Term] = ()
         lean.install(model, keep=model.stages()[0].modules if model.family.norm is not None else ())
         if device.type == "cpu":  # where memory is filled faster than rows are sorted, it does not pay
             row_gradients.install(model)
-        if hardware.has_tiles(device, recipe.speed.precision):  # elsewhere the copies are lost beside the products
+        if device.type == "cpu" and recipe.speed.precision == "bf16":
             converted.install(model)
     shortened = recipe.speed.last_layer == "read" and not any(term.needs for term in all_terms)
     shortened = shortened and last_layer.shortens(model)

@@ -2,9 +2,9 @@
 
 Autocast keeps what it converted of weights that learn until the end of a forward pass, and of frozen ones nothing: with
 LoRA it reads all of the base in fp32 and writes it in bf16 at every step. Beside matrix products on tiles (AMX) that is
-one part in twenty of a step of short sentences. The copies hold the very numbers that autocast would compute, so
-nothing else changes. They take two bytes for each frozen weight of a linear layer in training mode, as a step without
-them does, whose backward pass reads what it converted.
+one part in twenty of a step of short sentences, and without tiles one in ninety. The copies hold the very numbers that
+autocast would compute, so nothing else changes. They take two bytes for each frozen weight of a linear layer in
+training mode, as a step without them does, whose backward pass reads what it converted.
 """
 
 from collections.abc import MutableMapping
@@ -121,7 +121,8 @@ def _kept(weight: Tensor, kind: torch.dtype) -> Tensor:
     now = (kind, weight._version, weight.data_ptr())
     then, copy = _COPIES.get(weight, (None, weight))
     if then != now:
-        copy = weight.detach().to(kind)
+        with torch.inference_mode(mode=False):  # what is converted while scoring must serve training, too
+            copy = weight.detach().to(kind)
         _COPIES[weight] = (now, copy)
     return copy
 

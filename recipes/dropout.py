@@ -195,18 +195,41 @@ class DropoutStream:
         Raises:
             RuntimeError: No example is named, or the first axis is not the examples.
         """
+        kept = self._drawn(shape, rate, site, dtype)
+        kept &= _scale(rate, dtype)
+        return _cut(kept, shape).view(dtype)
+
+    def kept(self, shape: torch.Size, rate: float, site: int, dtype: torch.dtype) -> Tensor:
+        """Draw the mask of one site as bits, to be combined with those of what it drops elements of.
+
+        Args:
+            shape: As for `mask`, and the same elements are kept.
+            rate: Probability of dropping an element.
+            site: The site's number.
+            dtype: Type of what it is for.
+
+        Returns:
+            Integers as wide as a number of that type, of the given shape: all bits where kept, none where dropped.
+
+        Raises:
+            RuntimeError: As `mask`.
+        """
+        return _cut(self._drawn(shape, rate, site, dtype), shape)
+
+    def _drawn(self, shape: torch.Size, rate: float, site: int, dtype: torch.dtype) -> Tensor:
+        """Draw as `kept`, in the shape that `_cut` takes."""
         if self.rows is None or self._shared is None:
             raise RuntimeError("dropout outside of a training step: put the model into evaluation mode first")
         if self._on_weights:
             least = torch.full_like(self._shared, _least(rate), dtype=torch.int32)
             keys = _keys_of(self._shared, torch.full_like(self._shared, site), least)[0]
-            return self._draw(torch.Size((1, shape.numel())), rate, dtype, keys).view(shape)
+            return self._draw(torch.Size((1, shape.numel())), dtype, keys)
         if shape[0] != len(self.rows):
             raise RuntimeError(
                 f"dropout over {tuple(shape)}: the first axis is not the {len(self.rows)} examples; "
                 "if the tensor comes from weights alone, name its site in graft.recipes.dropout.WEIGHT_SITES"
             )
-        return self._draw(shape, rate, dtype, self._at((site, rate), self.rows))
+        return self._draw(shape, dtype, self._at((site, rate), self.rows))
 
     def _at(self, site: _Site, rows: Tensor) -> _Keys:
         """Look up the keys of the examples at a site: a step's sites are the last step's, so all are made at once."""
@@ -223,8 +246,15 @@ class DropoutStream:
             self._keys = dict(zip(self._sites, _keys_of(rows, *self._sent), strict=True))
         return self._keys[site]
 
-    def _draw(self, shape: torch.Size, rate: float, dtype: torch.dtype, keys: _Keys) -> Tensor:
-        """Draw a mask of shape (B, ...)."""
+    def _draw(self, shape: torch.Size, dtype: torch.dtype, keys: _Keys) -> Tensor:
+        """Draw integers, all bits where kept and none where dropped, for a mask of shape (B, ...).
+
+        By integers alone: to compare and to convert booleans takes a processor ten times as long.
+
+        Returns:
+            (B, lanes) or, for attention probabilities, (B, heads, queries, lanes), with some more lanes than elements
+            at the end.
+        """
         if shape[1:] not in self._places:
             self._places[shape[1:]] = _places(shape[1:], keys.low.device)
         bits = self._places[shape[1:]] + keys.low  # (B, words)
@@ -233,29 +263,19 @@ class DropoutStream:
         torch.add(keys.high, bits, alpha=_BITS_FIRST, out=bits)
         bits ^= bits >> _THIRTEEN
         bits *= _MULTIPLIER
-        lanes = bits.view(torch.int8).view(shape[0], *shape[1:-1], -1) if len(shape) == 4 else bits.view(torch.int8)
-        return _numbers(lanes, keys.dropped, shape, rate, dtype)
+        lanes = bits.view(torch.int8)
+        if len(shape) == 4:
+            lanes = lanes.unflatten(1, (*shape[1:-1], lanes.shape[1] // shape[1:-1].numel()))
+        kept = lanes.to(torch.int16)
+        torch.sub(keys.dropped.view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
+        kept >>= _SIGN
+        return kept.to(_INTEGERS[dtype])
 
 
-def _numbers(lanes: Tensor, dropped: Tensor, shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
-    """Turn random bits into zeros and 1 / (1 - rate).
-
-    By integers alone: to compare and to convert booleans takes a processor ten times as long.
-
-    Args:
-        lanes: int8, (B, lanes) or (B, heads, queries, lanes), with some more lanes than elements at the end.
-        dropped: The highest level that is dropped, (B, 1) int16.
-        shape: Of the result, (B, ...).
-        rate: Probability of a zero.
-        dtype: Type of the result.
-    """
-    kept = lanes.to(torch.int16)
-    torch.sub(dropped.view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
-    kept >>= _SIGN  # all bits where kept, none where dropped
-    kept = kept.to(_INTEGERS[dtype])
-    kept &= _scale(rate, dtype)
-    kept = kept[..., : shape[-1]] if len(shape) == 4 else kept[:, : shape[1:].numel()]
-    return kept.view(dtype).view(shape)
+def _cut(drawn: Tensor, shape: torch.Size) -> Tensor:
+    """Leave out the lanes that belong to no element."""
+    cut = drawn[..., : shape[-1]] if drawn.dim() == 4 else drawn[:, : shape.numel() // max(1, len(drawn))]
+    return cut.view(shape)
 
 
 @cache

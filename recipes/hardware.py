@@ -72,11 +72,6 @@ def compiles_lengths(device: "torch.device", precision: str) -> bool:
     oneDNN does so for bf16 on a processor. With tiles (AMX) that takes 1 to 4 ms for each of the some thirty products
     of a step that differ, with LoRA on MiniLM 34 ms of 250, where what it keeps is bounded (see `heap`).
     """
-    return has_tiles(device, precision)
-
-
-def has_tiles(device: "torch.device", precision: str) -> bool:
-    """Tell whether matrix products run on a processor's tiles (AMX), so fast that what surrounds them counts."""
     import torch
 
     return device.type == "cpu" and precision == "bf16" and bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from graft.recipes import converted, hardware, lean
+from graft.recipes import converted, lean
 from graft.recipes import plan as plan_module
 from graft.recipes.building import build, gather
 from graft.recipes.loop import fit
@@ -141,14 +141,14 @@ def test_copies_go_with_their_model_and_when_told_to():
 
 
 @pytest.fixture
-def tiled(monkeypatch):
-    """Have a processor with tiles, or without, whatever this one has."""
+def converting(monkeypatch):
+    """Have runs convert once, or not."""
+    real = converted.install
 
-    def there(has):
-        monkeypatch.setattr(hardware, "has_tiles", lambda device, precision: has)
-        monkeypatch.setattr(hardware, "compiles_lengths", lambda device, precision: False)
+    def choose(whether):
+        monkeypatch.setattr(converted, "install", real if whether else lambda model: None)
 
-    return there
+    return choose
 
 
 def trained(recipe, steps=3):
@@ -170,20 +170,19 @@ def trained(recipe, steps=3):
     ],
 )
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_a_run_is_the_same_to_the_bit(method, settings, family, tiny_recipe, request, tiled):
+def test_a_run_is_the_same_to_the_bit(method, settings, family, tiny_recipe, request, converting):
     model = str(request.getfixturevalue(f"tiny_{family}"))
     found = []
-    for has in (True, False):
-        tiled(has)
+    for whether in (True, False):
+        converting(whether)
         found.append(trained(tiny_recipe(method, model=model, speed={"precision": "bf16"}, **settings)))
-        assert has == any(isinstance(module, converted.ConvertedLinear) for module in found[-1][0].model.modules())
+        assert whether == any(isinstance(module, converted.ConvertedLinear) for module in found[-1][0].model.modules())
     (_, losses, weights), (_, other_losses, other_weights) = found
     assert losses == other_losses
     assert all(torch.equal(one, other) for one, other in zip(weights, other_weights, strict=True))
 
 
-def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe, tiled):
-    tiled(True)
+def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe):
     state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
     train_step([state], Accelerator(cpu=True))
     adapted = [module for module in state.model.modules() if isinstance(module, lean.LeanLora)]
@@ -195,8 +194,7 @@ def test_lora_takes_the_copies_of_the_layers_that_it_adapts(tiny_recipe, tiled):
 @pytest.mark.parametrize(
     ("method", "some"), [("lora", True), ("bitfit", True), ("ia3", True), ("full", False), ("probe", False)]
 )
-def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, tiled):
-    tiled(True)
+def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, converting):
     recipe = tiny_recipe(method, speed={"precision": "bf16"})
     told = explain_speed(recipe, build(gather(recipe), CPU))["layers"]
     state, *_ = trained(recipe, steps=1)
@@ -206,8 +204,8 @@ def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, t
     if some:
         assert f"once ({taken / 2**20:.1f} MiB)" in told
     counted = []
-    for has in (True, False):
-        tiled(has)
+    for whether in (True, False):
+        converting(whether)
         counted.append(plan_module._work_out(recipe).memory)
     assert counted[0].weights - counted[1].weights == taken
     # Of activations no copy is one; without copies, what is converted at a step is kept for its backward pass.
@@ -216,15 +214,13 @@ def test_the_plan_tells_and_counts_what_copies_take(method, some, tiny_recipe, t
 
 
 @pytest.mark.parametrize("speed", [{"layers": "stock"}, {"precision": "fp32"}])
-def test_nothing_is_installed_where_a_switch_is_off(speed, tiny_recipe, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+def test_nothing_is_installed_where_a_switch_is_off(speed, tiny_recipe):
     for chosen, expected in ({"precision": "bf16"}, True), ({"precision": "bf16"} | speed, False):
         state = build(gather(tiny_recipe("lora", speed=chosen)), CPU)
         assert expected == any(isinstance(module, converted.ConvertedLinear) for module in state.model.modules())
 
 
-def test_a_run_that_has_ended_keeps_no_copy(tiny_recipe, tiled):
-    tiled(True)
+def test_a_run_that_has_ended_keeps_no_copy(tiny_recipe):
     state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
     kept = []
 
@@ -240,8 +236,7 @@ def test_a_run_that_has_ended_keeps_no_copy(tiny_recipe, tiled):
     assert not converted.copies(state.model)
 
 
-def test_a_run_that_fails_keeps_no_copy(tiny_recipe, tiled):
-    tiled(True)
+def test_a_run_that_fails_keeps_no_copy(tiny_recipe):
     state = build(gather(tiny_recipe("lora", speed={"precision": "bf16"})), CPU)
 
     def fails(state):
@@ -251,3 +246,14 @@ def test_a_run_that_fails_keeps_no_copy(tiny_recipe, tiled):
     with pytest.raises(ZeroDivisionError):
         fit([state], Accelerator(cpu=True), score=fails)
     assert not converted.copies(state.model)
+
+
+def test_what_is_converted_in_inference_mode_serves_training():
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).requires_grad_(False).train()
+    converted.install(layers)
+    given = torch.randn(2, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode():
+            layers(given)
+        layers(given).sum().backward()
+    assert given.grad is not None

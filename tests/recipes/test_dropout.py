@@ -230,3 +230,22 @@ def test_gradients_pass_where_the_mask_is_not_zero():
     out = Dropout(0.3, "x", draws).train()(hidden)
     out.sum().backward()
     assert torch.equal(hidden.grad, out.detach())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 5, 6)])
+def test_bits_keep_what_the_mask_keeps(shape, kind):
+    draws = DropoutStream(1)
+    draws.begin(0, torch.arange(2))
+    bits, mask = (draw(torch.Size(shape), 0.5, 7, kind) for draw in (draws.kept, draws.mask))
+    assert bits.shape == mask.shape == shape
+    assert bits.element_size() == mask.element_size()
+    assert torch.equal(bits, -(mask != 0).to(bits.dtype))
+    assert 0 < (mask != 0).sum() < mask.numel()
+
+
+def test_no_example_has_no_mask():
+    draws = DropoutStream(1)
+    draws.begin(0, torch.arange(0))
+    for shape in ((0, 6), (0, 2, 3, 5)):
+        assert draws.mask(torch.Size(shape), 0.5, 7, torch.float32).shape == shape
