@@ -180,7 +180,7 @@ class Attend(torch.autograd.Function):
 
 
 def _derived(
-    ctx: Any, given: Sequence[Tensor | None], kept: Tensor | None, gradients: Sequence[Tensor | None]
+    ctx: Any, given: Sequence[Any], kept: Tensor | None, gradients: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Compute what `Attend.backward` does in operations that have derivatives themselves.
 
@@ -194,9 +194,8 @@ def _derived(
         The gradient of each of `given`.
     """
     # Each one apart: where keys come from queries, the gradient of queries is not to include what passes through keys.
-    apart = [None if tensor is None else tensor.view_as(tensor) for tensor in given]
+    apart: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in given]
     query, key, value, mask = apart
-    assert query is not None and key is not None and value is not None
     factors = None if kept is None else _and(query.new_full(ctx.shape, ctx.factor), kept)
     outputs = _stock(query, key, value, mask, factors, ctx.scaling)
     told = [

@@ -49,8 +49,8 @@ def _spins(load: Path = Path("/proc/loadavg")) -> int:
 
     A thread that has left has to be called back: on an idle machine that costs steps of short sentences 6 to 20 %. One
     that waits busily takes the processor from whatever else the machine runs: two trainings at once on two cores then
-    do half to two thirds of the work. Processes that this one starts inherit what it has chosen. The kernel's count is of
-    the whole machine: of processes that are kept to a few of its processors it sees no more than of others.
+    do half to two thirds of the work. Processes that this one starts inherit what it has chosen. The kernel counts for
+    the whole machine: two trainings that are kept to the same few processors of many it takes for an idle machine.
 
     Args:
         load: The kernel's file; its fourth field is how many threads run just now, this one among them, of how many.
