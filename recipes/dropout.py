@@ -14,6 +14,7 @@ function of (seed, step, site) alone. Anything else whose first axis is not the 
 whose row is whose would be wrong in silence.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -265,7 +266,7 @@ class DropoutStream:
         bits *= _MULTIPLIER
         lanes = bits.view(torch.int8)
         if len(shape) == 4:
-            lanes = lanes.unflatten(1, (*shape[1:-1], lanes.shape[1] // shape[1:-1].numel()))
+            lanes = lanes.view(len(lanes), *shape[1:-1], lanes.shape[1] // math.prod(shape[1:-1]))
         kept = lanes.to(torch.int16)
         torch.sub(keys.dropped.view(-1, *([1] * (lanes.dim() - 1))), kept, out=kept)  # negative where kept
         kept >>= _SIGN
