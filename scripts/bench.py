@@ -3,10 +3,10 @@
     python scripts/bench.py --data FOLDER [--rounds 5] [--pools 2] [--side-by-side] [--only TEXT] [--out FOLDER]
                             [--write-only]
 
-Every row is a task's shape and a method. Its contestants take segments in turns, and ratios are of segments of one
-round, so that whatever else the machine does, it does to all; medians are over the rounds. Each
-has a process of its own, which waits while another one's turn is on. Rows that are measured already are kept in `--out`
-and not measured again.
+Every row is a task's shape and a method. In a round its contestants take a segment each, step by step in turns (on an
+accelerator, which is given several steps at once, segment by segment), and ratios are of segments of one round, so that
+whatever else the machine does, it does to all; medians are over the rounds. Each has a process of its own, which waits
+while another one's turn is on. Rows that are measured already are kept in `--out` and not measured again.
 
 A segment is whole pools of Trainer's sampler: it sorts pools of up to 50 steps by length, the longest first, so that
 the first steps of an epoch alone would be unlike the rest.
@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 import torch
 from contestants import CONTESTANTS, EXAMPLES, LONGEST, PEER_RATE, Segment
-from turns import Turns
+from turns import Turns, by_turns
 
 from graft.recipes import hardware
 from graft.recipes.recording import versions
@@ -56,7 +56,7 @@ POCKET = {"mrpc": "pocket/paraphrase", "sst2": "pocket/sentiment", "rte": "pocke
 SIDE_BY_SIDE = ("graft", "Trainer, best")
 """Contestants that are also run with a process for each core."""
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when rows are measured otherwise than before: what was measured by another one is not shown beside them."""
 
 ONCE = "bare loop"
@@ -112,17 +112,17 @@ def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]
         # and, with a probe, what frozen layers say is computed. Trainings are longer than that many times over.
         first = {name: contestant.segment(steps)["seconds"] for name, contestant in contestants.items()}
         segments: dict[str, list[Segment]] = {name: [] for name in contestants}
-        rates, peaks = [], {}
+        rates: list[float] = []
+        peaks: dict[str, int] = {}
         for number in range(rounds):
-            order = list(contestants) if number % 2 == 0 else list(reversed(contestants))
-            for name in order:
-                if name == ONCE and number:
-                    continue
-                rates.append(gemm_rate(about["device"]))
-                found = contestants[name].segment(steps)
+            taking = {name: one for name, one in contestants.items() if name != ONCE or number == 0}
+            turn = 1 if about["device"] == "cpu" else steps
+            taken = by_turns(taking, steps, turn, lambda: rates.append(gemm_rate(about["device"])))
+            for name, found in taken.items():
                 peaks[name] = found.pop("peak_memory_bytes")
                 segments[name].append(Segment(**found))
-                sys.stderr.write(f"  {name}: {_speed(segments[name][-1]):,.0f} tokens a second\n")
+            told = ", ".join(f"{name} {_speed(segments[name][-1]):,.0f}" for name in taking)
+            sys.stderr.write(f"  tokens a second: {told}\n")
     return {
         "segments": {name: [asdict(one) for one in taken] for name, taken in segments.items()},
         "peak_memory_bytes": peaks,
@@ -135,7 +135,7 @@ def take(settings: Mapping[str, str], rounds: int, pools: int) -> dict[str, Any]
     }
 
 
-def gemm_rate(device: str = "cpu", tokens: int = 2048, seconds: float = 0.5) -> float:
+def gemm_rate(device: str = "cpu", tokens: int = 2048, seconds: float = 0.1) -> float:
     """Measure bf16 matrix products of the shapes that MiniLM's feed-forward layers have.
 
     Returns:
@@ -170,7 +170,9 @@ def side_by_side(name: str, settings: Mapping[str, str], steps: int) -> float:
         workers = [stack.enter_context(Turns(name, each)) for _ in range(hardware.threads())]
         for _ in range(2):  # first to meet most lengths: in a comparison, a process trains many runs
             for worker in workers:
-                worker.begin(steps)
+                worker.prepare(steps)
+            for worker in workers:
+                worker.go()
             found = [worker.answer() for worker in workers]
         return float(sum(one["tokens"] / one["seconds"] for one in found))
 
@@ -188,14 +190,15 @@ def summary(found: Mapping[str, Any], method: str) -> list[list[str]]:
     rate = statistics.median(found["gemm_flops"])
     lines = []
     for name, taken in segments.items():
-        ratio = statistics.median(_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=False))
+        ratios = [_speed(a) / _speed(b) for a, b in zip(segments[ours], taken, strict=False)]
         useful = statistics.median(map(_speed, taken))
         padding = 1 - sum(one.tokens for one in taken) / sum(one.padded for one in taken)
         lines.append(
             [
                 name,
                 f"{useful / found['tokens_per_example']:.1f}",
-                "" if name == ours else f"{ratio:.2f}x",
+                "" if name == ours else f"{statistics.median(ratios):.2f}x",
+                "" if name == ours or len(ratios) < 2 else f"{min(ratios):.2f} to {max(ratios):.2f}",
                 f"{useful:,.0f}",
                 f"{100 * padding:.0f}%",
                 "" if method == "probe" and name == ours else f"{100 * useful * operations / rate:.0f}%",
@@ -211,6 +214,7 @@ HEADINGS = (
     "",
     "examples/s",
     "graft is faster by",
+    "in the rounds",
     "useful tokens/s",
     "padding",
     "of GEMM rate",
@@ -225,17 +229,17 @@ def page(out: Path, data: Path | None) -> str:
     parts = [
         "# How fast graft trains\n",
         "Written by `scripts/bench.py`: graft against what a user would run instead, on the same examples with",
-        f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, in turns, each in a",
-        "process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it: fp32",
-        'and dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare',
+        f"the same dropout rates, {EXAMPLES} examples a step and at most {LONGEST} tokens, step by step in turns,",
+        "each in a process of its own. *Trainer* is transformers' Trainer with peft as their documentation shows it:",
+        'fp32 and dynamic padding; *best* adds `bf16=True` and `train_sampling_strategy="group_by_length"`. *bare',
         "loop* is the loop of a tutorial. Epochs are of all training examples (SST-2: 10,000 of them), and a",
         "segment is some steps of one; the first one of each process does not count and is told apart. Rates are",
         "of tokens without padding, since segments differ in how long their examples happen to be, and medians",
         "over the rounds; examples a second are tokens a second over an example's mean length; a ratio's two",
         "segments are of one round. *of GEMM rate* is model FLOP utilisation: 4 N D operations (full 6, probe 2)",
         "a second, N the weights outside the embeddings and D the tokens without padding, against bf16 matrix",
-        "products measured before each segment. It counts the operations of a whole model; graft leaves out those",
-        "of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the processes'. Only graft's",
+        "products measured while the turns went round. It counts the operations of a whole model; graft leaves out",
+        "those of the last layer that nothing reads, a seventh of MiniLM's. Peaks are the processes'. Only graft's",
         "process has what graft sets: how long threads wait busily for one another, and how many compiled matrix",
         "products oneDNN keeps ([why](recipes.md)); the others have torch's defaults.\n",
     ]

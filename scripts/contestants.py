@@ -2,13 +2,14 @@
 
 All of them train on the same examples with the same dropout rates, batch size and longest sequence. A segment is some
 steps of an epoch over all of those examples, since how long a step's examples are depends on what an epoch has to
-choose from; the clock runs from the first step's beginning to the last one's end, data loading included.
+choose from. Its clock runs from the first step's beginning to the last one's end, data loading included, and stands
+still while others have their turns.
 """
 
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -71,6 +72,45 @@ class Counted:
         return Segment(seconds, self.examples, self.tokens, self.padded)
 
 
+class Watch:
+    """The time of a segment's steps, which stands still between turns."""
+
+    def __init__(self, steps: int, turn: int, wait: Callable[[], None], finish: Callable[[], None]) -> None:
+        """Begin at nought.
+
+        Args:
+            steps: Of the segment.
+            turn: Steps after which others have theirs.
+            wait: Returns when the next turn is on.
+            finish: Returns when the device has done all that it was given.
+        """
+        self.seconds = 0.0
+        self._steps, self._turn, self._wait, self._finish = steps, turn, wait, finish
+        self._taken, self._started = 0, 0.0
+
+    def begin(self) -> None:
+        """Wait for the first turn."""
+        self._go()
+
+    def step(self) -> None:
+        """Count a step; at the end of a turn, stop until the next one is on."""
+        self._taken += 1
+        if self._taken == self._steps:
+            self._stop()
+        elif self._taken % self._turn == 0:
+            self._stop()
+            self._go()
+
+    def _stop(self) -> None:
+        self._finish()
+        self.seconds += time.perf_counter() - self._started
+
+    def _go(self) -> None:
+        self._finish()
+        self._wait()
+        self._started = time.perf_counter()
+
+
 class Contestant(ABC):
     """A program that trains on given examples, segment by segment."""
 
@@ -89,10 +129,10 @@ class Contestant(ABC):
         self.taken = 0
         """Segments so far."""
 
-    def segment(self, steps: int) -> Segment:
-        """Take so many steps."""
+    def segment(self, steps: int, turn: int, wait: Callable[[], None]) -> Segment:
+        """Take so many steps; other arguments as for `Watch`."""
         self.taken += 1
-        return self._segment(steps)
+        return self._segment(steps, Watch(steps, turn, wait, self.finish))
 
     def finish(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -100,8 +140,8 @@ class Contestant(ABC):
             torch.accelerator.synchronize()
 
     @abstractmethod
-    def _segment(self, steps: int) -> Segment:
-        """Take so many steps."""
+    def _segment(self, steps: int, watch: Watch) -> Segment:
+        """Take so many steps, each told to the watch."""
 
 
 class Graft(Contestant):
@@ -114,22 +154,22 @@ class Graft(Contestant):
         self._state = build(self.materials, self._accelerator.device)
         self._state.frozen = Frozen(keep=True)
 
-    def _segment(self, steps: int) -> Segment:
+    def _segment(self, steps: int, watch: Watch) -> Segment:
         """Go on through the epoch."""
         state, taken = self._state, []
-        self.finish()
-        started = time.perf_counter()
-        for _ in range(steps):
+        watch.begin()
+        for step in range(1, steps + 1):
             if state.step == state.total_steps - 1:  # a run's end is not reached
                 state.step = 0
             taken.append(state.rows())
             train_step([state], self._accelerator)
-        settle(state, self._accelerator)
-        self.finish()
-        seconds, counted = time.perf_counter() - started, Counted()
+            if step == steps:
+                settle(state, self._accelerator)
+            watch.step()
+        counted = Counted()
         for rows in taken:
             counted.add(int(self.train.lengths[rows].sum()), len(rows) * state.length_of(self.train, rows), len(rows))
-        return counted.segment(seconds)
+        return counted.segment(watch.seconds)
 
 
 class Peer(Contestant):
@@ -166,26 +206,22 @@ class TrainerAndPeft(Peer):
         super().__init__(settings)
         self._chosen: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if best else {}
 
-    def _segment(self, steps: int) -> Segment:
+    def _segment(self, steps: int, watch: Watch) -> Segment:
         """Begin an epoch of an order of its own."""
         from datasets import Dataset
         from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
         class Clock(TrainerCallback):  # type: ignore[misc]
-            """Looks at the clock between the first step's beginning and the last one's end."""
+            """Tells the watch of steps."""
 
-            started: float | None = None
-            ended = 0.0
+            def on_step_begin(self, _: Any, progress: Any, *__: Any, **___: Any) -> None:
+                if progress.global_step == 0:
+                    watch.begin()
 
-            def on_step_begin(self, *_: Any, **__: Any) -> None:
-                self.started = time.perf_counter() if self.started is None else self.started
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                watch.step()
 
-            def on_step_end(self, _: Any, progress: Any, *__: Any, **___: Any) -> None:
-                if progress.global_step == steps:
-                    finish()
-                self.ended = time.perf_counter()
-
-        clock, batches, finish = Clock(), [], self.finish
+        batches = []
         collate = DataCollatorWithPadding(load_tokenizer(self.materials.checkpoint))
 
         def counting(features: list[dict[str, Any]]) -> Any:
@@ -212,20 +248,19 @@ class TrainerAndPeft(Peer):
                 args=arguments,
                 train_dataset=Dataset.from_list(self.examples),
                 data_collator=counting,
-                callbacks=[clock],
+                callbacks=[Clock()],
             )
             trainer.train()
-        assert clock.started is not None
         counted = Counted()
         for batch in batches[:steps]:
             counted.add_batch(batch)
-        return counted.segment(clock.ended - clock.started)
+        return counted.segment(watch.seconds)
 
 
 class BareLoop(Peer):
     """The loop of a tutorial: shuffled batches, dynamic padding, fp32, AdamW, no adapters' library but peft."""
 
-    def _segment(self, steps: int) -> Segment:
+    def _segment(self, steps: int, watch: Watch) -> Segment:
         """Begin an epoch of an order of its own."""
         from torch.utils.data import DataLoader
         from transformers import DataCollatorWithPadding
@@ -237,7 +272,8 @@ class BareLoop(Peer):
         device = torch.device(self.recipe.device)
         self.model.to(device).train()
         torch.manual_seed(self.taken)
-        counted, started = Counted(), time.perf_counter()
+        counted = Counted()
+        watch.begin()
         for batch in islice(loader, steps):
             counted.add_batch(batch)
             loss = self.model(**{name: value.to(device) for name, value in batch.items()}).loss
@@ -245,8 +281,8 @@ class BareLoop(Peer):
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        self.finish()
-        return counted.segment(time.perf_counter() - started)
+            watch.step()
+        return counted.segment(watch.seconds)
 
 
 CONTESTANTS = {

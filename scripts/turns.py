@@ -1,4 +1,4 @@
-"""A contestant in a process of its own, which takes a segment whenever it is told to.
+"""A contestant in a process of its own, which takes a turn whenever it is told to.
 
 Each runs with what it sets for a process, and nothing that another one set: graft bounds oneDNN's caches and how
 long threads wait busily; Trainer and the bare loop have torch's defaults. Memory, caches and thread pools are nobody
@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ MARK = "contestant: "
 
 SET_BY_GRAFT = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Variables that `import graft`, or graft at its first computation, sets in the parent."""
+
+REST = 0.02
+"""Seconds between turns, in which the threads of one contestant stop waiting busily for more to do."""
 
 
 class Turns:
@@ -58,21 +62,41 @@ class Turns:
         self._process.kill()
         self._process.communicate()
 
-    def begin(self, steps: int) -> None:
-        """Let it take so many steps; the answer comes later.
+    def prepare(self, steps: int, turn: int | None = None) -> None:
+        """Let it prepare a segment, and wait until it is about to take the first step.
+
+        Args:
+            steps: Of the segment.
+            turn: Steps of a turn; none for one turn that is the whole segment.
 
         Raises:
             SystemExit: The process ended.
         """
+        self._tell(f"{steps} {turn or steps}")
+        self.answer()
+
+    def go(self) -> None:
+        """Let it take its turn; the answer comes later.
+
+        Raises:
+            SystemExit: The process ended.
+        """
+        self._tell("")
+
+    def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise SystemExit(f"{self._name}: its process ended early") from error
 
     def answer(self) -> dict[str, Any]:
-        """Wait for what it has to say: a segment, as `contestants.Segment`, with the process's `peak_memory_bytes`.
+        """Wait for what it has to say.
+
+        Returns:
+            Where a segment's last turn is over, it, as `contestants.Segment`, with the process's `peak_memory_bytes`;
+            else nothing.
 
         Raises:
             SystemExit: The process ended.
@@ -85,9 +109,38 @@ class Turns:
         raise SystemExit(f"{self._name}: its process ended early")
 
     def segment(self, steps: int) -> dict[str, Any]:
-        """Let it take so many steps, and wait."""
-        self.begin(steps)
+        """Let it take so many steps in one turn, and wait."""
+        self.prepare(steps)
+        self.go()
         return self.answer()
+
+
+def by_turns(contestants: Mapping[str, Turns], steps: int, turn: int, before: Callable[[], None]) -> dict[str, Any]:
+    """Let each contestant take a segment, turn by turn.
+
+    Whatever slows the machine for longer than a turn slows all of them.
+
+    Args:
+        contestants: By name. The first one to go is another one each time.
+        steps: Of each segment.
+        turn: Steps of a turn.
+        before: Called before all have a turn.
+
+    Returns:
+        Name to segment, as `Turns.answer` gives it.
+    """
+    for contestant in contestants.values():
+        contestant.prepare(steps, turn)
+    found: dict[str, dict[str, Any]] = {}
+    names = list(contestants)
+    while len(found) < len(contestants):
+        before()
+        for name in names:
+            time.sleep(REST)
+            contestants[name].go()
+            found |= {name: answer} if (answer := contestants[name].answer()) else {}
+        names.append(names.pop(0))
+    return found
 
 
 def _say(what: Mapping[str, Any]) -> None:
@@ -119,9 +172,15 @@ def _main(name: str, settings: str) -> int:
             "environment": {name: os.environ.get(name) for name in SET_BY_GRAFT},
         }
     )
-    for line in sys.stdin:
+
+    def wait() -> None:
+        _say({})
+        sys.stdin.readline()
+
+    while line := sys.stdin.readline():
         gc.collect()  # Trainer makes itself anew for every segment
-        segment = contestant.segment(int(line))
+        steps, turn = map(int, line.split())
+        segment = contestant.segment(steps, turn, wait)
         _say(asdict(segment) | {"peak_memory_bytes": hardware.peak_memory(device)})
     return 0
 

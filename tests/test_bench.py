@@ -47,11 +47,12 @@ def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
     )
     ours, peer = bench.summary(found, "full")
     # 2,000 tokens a second at 10 an example; 6 x 1,000 weights x 2,000 of 2e9 operations; padding over all segments
-    assert ours == ["graft", "200.0", "", "2,000", "3%", "1%", "1,024", "1.0", "1.0"]
+    assert ours == ["graft", "200.0", "", "", "2,000", "3%", "1%", "1,024", "1.0", "1.0"]
     assert peer == [
         "Trainer",
         "50.0",
         "4.00x",
+        "2.00 to 4.00",
         "500",
         "0%",
         "0%",
@@ -78,8 +79,51 @@ def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench, 
     assert bench.verdict(tmp_path) == []
 
 
+def test_the_clock_stands_still_while_others_have_their_turns(bench, monkeypatch):
+    contestants = sys.modules["contestants"]
+    now, waits = [0.0], []
+    monkeypatch.setattr(contestants.time, "perf_counter", lambda: now[0])
+
+    def wait():
+        waits.append(now[0])
+        now[0] += 100  # others have their turns
+
+    watch = contestants.Watch(steps=5, turn=2, wait=wait, finish=lambda: None)
+    now[0] += 7  # preparation
+    watch.begin()
+    for _ in range(5):
+        now[0] += 1
+        watch.step()
+    assert watch.seconds == 5
+    assert waits == [7, 109, 211]  # before steps 1, 3 and 5
+
+
+def test_in_a_round_all_take_step_after_step_and_another_one_begins_each_time(bench, monkeypatch):
+    turns = sys.modules["turns"]
+    monkeypatch.setattr(turns, "REST", 0.0)
+    seen = []
+
+    class Contestant:
+        def __init__(self, name):
+            self.name, self.left = name, 0
+
+        def prepare(self, steps, turn):
+            self.left = steps // turn
+
+        def go(self):
+            self.left -= 1
+            seen.append(self.name)
+
+        def answer(self):
+            return {} if self.left else {"of": self.name}
+
+    found = turns.by_turns({name: Contestant(name) for name in "abc"}, 8, 2, lambda: seen.append(" "))
+    assert "".join(seen) == " abc bca cab abc"
+    assert found == {name: {"of": name} for name in "abc"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["graft", "Trainer, best"])
+@pytest.mark.parametrize("name", ["graft", "Trainer, best", "bare loop"])
 def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, word_task, monkeypatch, name):
     monkeypatch.setitem(os.environ, "LRU_CACHE_CAPACITY", "7")  # as graft would have set it for this process
     settings = {
@@ -106,6 +150,9 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, w
             assert found["examples"] <= 2 * bench.EXAMPLES
             assert found["seconds"] > 0
             assert found["peak_memory_bytes"] > 50 * 2**20
+        [found] = bench.by_turns({name: contestant}, 3, 1, lambda: None).values()
+        assert found["seconds"] > 0
+        assert found["examples"] > bench.EXAMPLES
         contestant._process.kill()
         with pytest.raises(SystemExit, match="ended early"):
             contestant.segment(2)
