@@ -16,7 +16,7 @@ from graft.recipes.streams import stream
 Rows = npt.NDArray[np.int64]
 
 _LARGEST_POOL = 40  # steps; a pool is sorted by length: larger ones would hardly save more padding
-_POOLS = 8  # in an epoch, at least: what is sorted whole would make of an epoch a walk from length to length
+_SHORT = 60  # steps; in epochs of fewer, pools are an eighth of one, otherwise a quarter
 
 
 def steps_per_epoch(size: int, examples: int) -> int:
@@ -26,7 +26,7 @@ def steps_per_epoch(size: int, examples: int) -> int:
 
 def pool_steps(steps: int) -> int:
     """Tell how many steps of an epoch of so many are sorted by length together; 1 sorts nothing."""
-    return min(_LARGEST_POOL, max(1, steps // _POOLS))
+    return min(_LARGEST_POOL, max(1, steps // (8 if steps < _SHORT else 4)))
 
 
 def epoch_plan(lengths: Rows, *, seed: int, epoch: int, examples: int, buckets: bool) -> list[Rows]:
@@ -34,8 +34,9 @@ def epoch_plan(lengths: Rows, *, seed: int, epoch: int, examples: int, buckets: 
 
     With buckets, the shuffled examples are sorted by length within pools, cut into steps, and the steps shuffled: a
     step then holds examples of like length and wastes little on padding, while lengths stay mixed from step to step.
-    A pool is at most an eighth of the epoch, and at most 40 steps: a short training loses score where each of its few
-    gradients is of one length alone. In an epoch of fewer than 16 steps, each step holds what it would without buckets.
+    A pool is at most a quarter of the epoch, as in transformers' `group_by_length`, and at most 40 steps; in an epoch of
+    fewer than 60 steps an eighth, and in one of fewer than 16 each step holds what it would without buckets: a short
+    training loses score where each of its few gradients is of one length alone.
 
     Args:
         lengths: Tokens of each example, (N,).

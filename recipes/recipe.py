@@ -34,10 +34,11 @@ from graft.recipes.refusal import explain
 from graft.recipes.strategies import Constant, StrategyConfig
 from graft.recipes.terms import TermConfig
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the recipe's form. Raise it whenever a default changes, or what one computes: digests leave out what
 equals its default. 2: layers are lean, and dropout compares 15 bits. 3: dropout compares 8 bits with a threshold of the
-example's, pools are at most an eighth of an epoch, and the last layer is computed for what is read."""
+example's, pools are at most an eighth of an epoch, and the last layer is computed for what is read. 4: pools are a
+quarter of an epoch of 60 steps or more."""
 
 _STANDS_FOR_CONTENT = {
     "task": ("data", "text", "label", "kind", "group", "train_size", "holdout", "split_seed"),

@@ -49,9 +49,10 @@ def test_buckets_waste_less_on_padding():
 
 
 @pytest.mark.parametrize(
-    ("steps", "together"), [(1, 1), (15, 1), (16, 2), (32, 4), (115, 14), (319, 39), (320, 40), (9999, 40)]
+    ("steps", "together"),
+    [(1, 1), (15, 1), (16, 2), (32, 4), (59, 7), (60, 15), (115, 28), (159, 39), (160, 40), (9999, 40)],
 )
-def test_at_most_an_eighth_of_an_epoch_is_sorted_together(steps, together):
+def test_at_most_a_quarter_of_an_epoch_is_sorted_together_and_an_eighth_of_a_short_one(steps, together):
     assert pool_steps(steps) == together
 
 
