@@ -122,11 +122,10 @@ def test_in_a_round_all_take_step_after_step_and_another_one_begins_each_time(be
     assert found == {name: {"of": name} for name in "abc"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["graft", "Trainer, best", "bare loop"])
-def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, word_task, monkeypatch, name):
-    monkeypatch.setitem(os.environ, "LRU_CACHE_CAPACITY", "7")  # as graft would have set it for this process
-    settings = {
+@pytest.fixture
+def settings(bench, tiny_bert, word_task):
+    """A row's settings, of a model and texts that are small."""
+    return {
         "task.data": str(word_task),
         "task.text": "text",
         "task.label": "label",
@@ -139,6 +138,18 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, tiny_bert, w
         "schedule.epochs": "100",
         "threads": "1",
     }
+
+
+@pytest.mark.slow
+def test_contestants_train_side_by_side(bench, settings, monkeypatch):
+    monkeypatch.setattr(bench.hardware, "threads", lambda: 2)
+    assert bench.side_by_side("graft", settings, 2) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["graft", "Trainer, best", "bare loop"])
+def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, settings, monkeypatch, name):
+    monkeypatch.setitem(os.environ, "LRU_CACHE_CAPACITY", "7")  # as graft would have set it for this process
     with bench.Turns(name, settings) as contestant:
         assert contestant.about["threads"] == 1
         assert (contestant.about["backbone_weights"] is not None) == (name == "graft")
