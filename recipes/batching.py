@@ -34,9 +34,9 @@ def epoch_plan(lengths: Rows, *, seed: int, epoch: int, examples: int, buckets: 
 
     With buckets, the shuffled examples are sorted by length within pools, cut into steps, and the steps shuffled: a
     step then holds examples of like length and wastes little on padding, while lengths stay mixed from step to step.
-    A pool is at most a quarter of the epoch, as in transformers' `group_by_length`, and at most 40 steps; in an epoch of
-    fewer than 60 steps an eighth, and in one of fewer than 16 each step holds what it would without buckets: a short
-    training loses score where each of its few gradients is of one length alone.
+    A pool is at most a quarter of the epoch, as in transformers' `group_by_length`, and at most 40 steps. In an epoch
+    of fewer than 60 steps it is an eighth, and in one of fewer than 16 each step holds what it would without buckets: a
+    short training loses score where each of its few gradients is of one length alone.
 
     Args:
         lengths: Tokens of each example, (N,).
