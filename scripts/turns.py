@@ -136,9 +136,12 @@ def by_turns(contestants: Mapping[str, Turns], steps: int, turn: int, before: Ca
     while len(found) < len(contestants):
         before()
         for name in names:
+            if name in found:
+                continue
             time.sleep(REST)
             contestants[name].go()
-            found |= {name: answer} if (answer := contestants[name].answer()) else {}
+            if answer := contestants[name].answer():
+                found[name] = answer
         names.append(names.pop(0))
     return found
 

@@ -108,9 +108,10 @@ def test_in_a_round_all_take_step_after_step_and_another_one_begins_each_time(be
             self.name, self.left = name, 0
 
         def prepare(self, steps, turn):
-            self.left = steps // turn
+            self.left = steps // turn - (self.name == "c")  # whose data ended early
 
         def go(self):
+            assert self.left
             self.left -= 1
             seen.append(self.name)
 
@@ -118,7 +119,7 @@ def test_in_a_round_all_take_step_after_step_and_another_one_begins_each_time(be
             return {} if self.left else {"of": self.name}
 
     found = turns.by_turns({name: Contestant(name) for name in "abc"}, 8, 2, lambda: seen.append(" "))
-    assert "".join(seen) == " abc bca cab abc"
+    assert "".join(seen) == " abc bca cab ab"
     assert found == {name: {"of": name} for name in "abc"}
 
 
