@@ -27,8 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from graft.adapters import families
 from graft.adapters.model import AdaptedModel, Outputs
 from graft.errors import TrainingError
+from graft.eval import encoding, kinds, predict
 from graft.eval.encoding import Batch, Encoded
-from graft.eval.predict import plan_batches
 from graft.files import fingerprint
 from graft.recipes import attention, frozen_store, hardware, lean
 from graft.recipes.recording import arithmetic_of, versions
@@ -241,7 +241,7 @@ class Frozen:
             KeyboardInterrupt: Somebody asked to stop.
         """
         log.info("running the frozen layers over %s examples, once", f"{len(encoded):,}")
-        for rows in plan_batches(encoded.lengths, _tokens(state)):
+        for rows in predict.plan_batches(encoded.lengths, _tokens(state)):
             batch = state.kind.collate(encoded, rows).to(state.device)
             with torch.no_grad(), torch.autocast(state.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs, parts = _outputs(state.model, cut.layers, batch)
@@ -346,5 +346,6 @@ def _content(state: "RunState", cut: Cut) -> str:
 def _code() -> str:
     """Hash our own code that takes part in a forward pass: it changes without a version's changing."""
     adapters = Path(families.__file__).parent
-    files = [*sorted(adapters.glob("*.py")), Path(attention.__file__), Path(lean.__file__), Path(__file__)]
+    parts = (attention, lean, encoding, kinds, predict)  # the last three say what is in a batch
+    files = [*sorted(adapters.glob("*.py")), *(Path(str(part.__file__)) for part in parts), Path(__file__)]
     return fingerprint([path.read_text(encoding="utf-8") for path in files])

@@ -1,10 +1,12 @@
 """Where outputs of frozen layers are kept: one safetensors file a split, mapped into memory, the oldest leaving first.
 
 The folder is `GRAFT_CACHE`, or else `graft` in the user's cache folder. Whatever is in it can be deleted at any time,
-also while it is in use. A file has its name only once it is whole; its length is checked, its content is not.
+also while it is in use. A file has its name only once it is whole, and says what its content hashes to: what a disk has
+lost or somebody has changed is computed again.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -27,7 +29,8 @@ BOUND = 16 * 2**30
 _ABANDONED = 24 * 3600.0
 """Seconds after which a file that nobody finished is deleted."""
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-_PART, _WHOLE = ".part", ".safetensors"
+_PART, _WHOLE, _LOCK = ".part", ".safetensors", ".lock"
+_UNKNOWN = "0" * 64
 
 
 def cache_folder() -> Path:
@@ -86,11 +89,12 @@ def kept(key: str, starts: NDArray[np.int64], fill: Fill) -> Rows:
     folder = cache_folder() / "frozen"
     path = folder / f"{key}{_WHOLE}"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{key}.lock"):
+    with FileLock(folder / f".{key}{_LOCK}"):
         found = _opened(path, starts)
         if found is None:
             with _part_in(folder, key) as part:
                 found = _made(part, starts, fill)
+                _seal(part, found)
                 folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it meanwhile, with the part
                 with contextlib.suppress(FileNotFoundError):
                     part.replace(path)
@@ -127,14 +131,18 @@ def _part_in(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _opened(path: Path, starts: NDArray[np.int64]) -> Rows | None:
-    """Map a finished file; none where there is none, or where it is cut short or no such file at all."""
+    """Map a finished file; none where there is none, or where it is not what was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            values, parts = file.get_tensor("values"), int(file.metadata()["parts"])
+            values, said = file.get_tensor("values"), file.metadata()
+        parts, content = int(said["parts"]), said["sha256"]
     except FileNotFoundError:
         return None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("%s: damaged (%s); it is computed again", path, error)
+        return None
+    if content != _content(values):
+        log.warning("%s: damaged (its content is not what was written); it is computed again", path)
         return None
     return Rows(values, starts, parts) if len(values) == starts[-1] else None
 
@@ -151,11 +159,24 @@ def _made(part: Path, starts: NDArray[np.int64], fill: Fill) -> Rows:
     return made
 
 
+def _seal(part: Path, made: Rows) -> None:
+    """Write into the head of a file what its content hashes to."""
+    with part.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        head = file.read(size).replace(_UNKNOWN.encode(), _content(made.values).encode())
+        file.seek(8)
+        file.write(head)
+
+
+def _content(values: Tensor) -> str:
+    return hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
 def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int) -> NDArray[np.uint8]:
     """Write the head of a safetensors file, reserve the rest on disk, and map it; (rows, bytes of a row)."""
     size = rows * width * dtype.itemsize
     tensor = {"dtype": _NAMES[dtype], "shape": [rows, width], "data_offsets": [0, size]}
-    head = json.dumps({"__metadata__": {"parts": str(parts)}, "values": tensor}).encode()
+    head = json.dumps({"__metadata__": {"parts": str(parts), "sha256": _UNKNOWN}, "values": tensor}).encode()
     head += b" " * (-len(head) % 8)
     with part.open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
@@ -167,7 +188,7 @@ def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int)
 
 
 def _evict(folder: Path, newest: Path) -> None:
-    """Delete what was not used for longest, until all is within bounds; and what was never finished."""
+    """Delete what was not used for longest, until all is within bounds; what was never finished; and old locks."""
     files, left = [], 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may delete at the same time
@@ -176,9 +197,14 @@ def _evict(folder: Path, newest: Path) -> None:
                 left = status.st_size
             elif path.suffix == _WHOLE:
                 files.append((status.st_mtime, status.st_size, path))
-            elif path.suffix == _PART and time.time() - status.st_mtime > _ABANDONED:
+            elif time.time() - status.st_mtime > _ABANDONED and (path.suffix == _PART or _guards_nothing(path)):
                 path.unlink()
     for _, size, path in sorted(files, reverse=True):
         left += size
         if left > BOUND:
             path.unlink(missing_ok=True)
+
+
+def _guards_nothing(path: Path) -> bool:
+    """Whether a file is the lock of one that is gone."""
+    return path.suffix == _LOCK and not path.with_name(f"{path.stem.removeprefix('.')}{_WHOLE}").exists()

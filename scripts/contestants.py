@@ -9,12 +9,13 @@ still while others have their turns.
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -140,6 +141,10 @@ class Contestant(ABC):
             torch.accelerator.synchronize()
 
     @abstractmethod
+    def learns(self) -> int:
+        """Count the numbers that it trains."""
+
+    @abstractmethod
     def _segment(self, steps: int, watch: Watch) -> Segment:
         """Take so many steps, each told to the watch."""
 
@@ -153,23 +158,51 @@ class Graft(Contestant):
         self._accelerator = hardware.accelerator(self.recipe.device)
         self._state = build(self.materials, self._accelerator.device)
         self._state.frozen = Frozen(keep=True)
+        self._by_length = self._ordered()
+
+    def learns(self) -> int:
+        """As `Contestant`."""
+        return sum(learner.weight.numel() for learner in self._state.learners)
 
     def _segment(self, steps: int, watch: Watch) -> Segment:
-        """Go on through the epoch."""
+        """Take steps of all lengths, as many of each as an epoch has."""
         state, taken = self._state, []
+        chosen = spread(self._by_length, steps, seed=self.taken)
         watch.begin()
-        for step in range(1, steps + 1):
-            if state.step == state.total_steps - 1:  # a run's end is not reached
-                state.step = 0
+        for position in chosen:
+            state.step = position
             taken.append(state.rows())
             train_step([state], self._accelerator)
-            if step == steps:
+            if len(taken) == steps:
                 settle(state, self._accelerator)
             watch.step()
         counted = Counted()
         for rows in taken:
             counted.add(int(self.train.lengths[rows].sum()), len(rows) * state.length_of(self.train, rows), len(rows))
         return counted.segment(watch.seconds)
+
+    def _ordered(self) -> list[int]:
+        """The steps of the first epoch, from the shortest to the longest."""
+        state, lengths = self._state, {}
+        for position in range(state.epoch_steps):
+            state.step = position
+            lengths[position] = state.length_of(self.train, state.rows())
+        return sorted(lengths, key=lengths.__getitem__)
+
+
+def spread(ordered: Sequence[int], count: int, *, seed: int) -> list[int]:
+    """Pick some of an ordered list at even distances from a random place on, and shuffle them.
+
+    A few neighbouring steps of an epoch may be longer or shorter than the others; these are as long on average as all.
+
+    Args:
+        ordered: What to choose from.
+        count: How many; more than there are take some several times.
+        seed: Of the place and of the order.
+    """
+    generator = np.random.default_rng(seed)
+    places = ((np.arange(count) + generator.random()) * len(ordered) / count).astype(int)
+    return [ordered[place] for place in generator.permutation(places)]
 
 
 class Peer(Contestant):
@@ -191,6 +224,10 @@ class Peer(Contestant):
         )
         self.model = _attach(base, self.recipe.method.model_dump())
         self.examples = list(_examples(self.materials))
+
+    def learns(self) -> int:
+        """As `Contestant`."""
+        return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
 
 
 class TrainerAndPeft(Peer):
@@ -274,7 +311,7 @@ class BareLoop(Peer):
         torch.manual_seed(self.taken)
         counted = Counted()
         watch.begin()
-        for batch in islice(loader, steps):
+        for batch in islice(chain.from_iterable(repeat(loader)), steps):
             counted.add_batch(batch)
             loss = self.model(**{name: value.to(device) for name, value in batch.items()}).loss
             loss.backward()
@@ -304,6 +341,10 @@ def weights_outside_embeddings(contestant: Contestant) -> int:
     )
 
 
+_DOWN = r".*\.layer\.\d+\.output\.dense"
+"""BERT's layers that leave the feed-forward part, by a pattern."""
+
+
 def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:
     """Do to a stock model what graft's method does, with peft where it takes part."""
     name = method["name"]
@@ -324,7 +365,13 @@ def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:
     if name == "ia3":
         from peft import IA3Config, TaskType, get_peft_model
 
-        scaled: nn.Module = get_peft_model(model, IA3Config(task_type=TaskType.SEQ_CLS))  # type: ignore[arg-type]
+        # peft's own choice for BERT scales the output of attention, too, which the paper does not.
+        config = IA3Config(
+            task_type=TaskType.SEQ_CLS,
+            target_modules=rf".*\.attention\.self\.(key|value)|{_DOWN}",
+            feedforward_modules=_DOWN,
+        )
+        scaled: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
         return scaled
     for key, weight in model.named_parameters():
         weight.requires_grad_(key.startswith("classifier") or (name == "bitfit" and key.endswith(".bias")))

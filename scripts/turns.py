@@ -49,6 +49,7 @@ class Turns:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends its contestants
         )
         self.about = self.answer()
         """What it says of itself: weights and examples, the device, and which variables that graft sets it has."""
@@ -89,7 +90,7 @@ class Turns:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise SystemExit(f"{self._name}: its process ended early") from error
+            raise self._ended() from error
 
     def answer(self) -> dict[str, Any]:
         """Wait for what it has to say.
@@ -106,7 +107,12 @@ class Turns:
             if line.startswith(MARK):
                 found: dict[str, Any] = json.loads(line.removeprefix(MARK))
                 return found
-        raise SystemExit(f"{self._name}: its process ended early")
+        raise self._ended()
+
+    def _ended(self) -> SystemExit:
+        code = self._process.wait()
+        how = f"by signal {-code}" + (" (no memory left?)" if code == -9 else "") if code < 0 else f"with status {code}"
+        return SystemExit(f"error: {self._name}: its process ended early, {how}")
 
     def segment(self, steps: int) -> dict[str, Any]:
         """Let it take so many steps in one turn, and wait."""
@@ -168,6 +174,7 @@ def _main(name: str, settings: str) -> int:
     _say(
         {
             "backbone_weights": weights_outside_embeddings(contestant) if name == "graft" else None,
+            "learns": contestant.learns(),
             "examples": len(lengths),
             "tokens_per_example": float(lengths.mean()),
             "threads": contestant.recipe.threads,
@@ -178,7 +185,8 @@ def _main(name: str, settings: str) -> int:
 
     def wait() -> None:
         _say({})
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            raise SystemExit  # nobody is there any more
 
     while line := sys.stdin.readline():
         gc.collect()  # Trainer makes itself anew for every segment

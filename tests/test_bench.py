@@ -33,9 +33,13 @@ def measured(bench, first=1.0, **segments):
         "tokens_per_example": 10.0,
         "first_seconds": dict.fromkeys(segments, first),
         "protocol": bench.PROTOCOL,
+        "settings": {"task": "mrpc"},
+        "rounds": len(next(iter(segments.values()))),
         "pools": 1,
         "steps": 4,
         "threads": 2,
+        "examples": 100,
+        "where": "A machine",
     }
 
 
@@ -51,7 +55,7 @@ def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
     assert peer == [
         "Trainer",
         "50.0",
-        "4.00x",
+        "4.00",
         "2.00 to 4.00",
         "500",
         "0%",
@@ -62,21 +66,108 @@ def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
     ]  # ratios 4, 2, 4; not 2,000 / 500's
 
 
-def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench, tmp_path):
-    for method in bench.VERDICT:
-        found = measured(bench, first=60.0, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
-        (tmp_path / f"mrpc {method}.json").write_text(bench.json.dumps(found))
-    lines = bench.verdict(tmp_path)
-    training = bench.TRAININGS * bench.EPOCHS * bench.TRAINED_ON * 10 / 60
+def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench):
+    found = measured(bench, first=60.0, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
+    there = [(bench.Row("mrpc", method, {}), found) for method in bench.VERDICT]
+    training = bench.TRAININGS * bench.EPOCHS * 90 * 10 / 60  # a tenth of 100 examples is held out
     minutes = {"graft": len(bench.VERDICT) * training / 2000 + 1, "Trainer": len(bench.VERDICT) * training / 500}
+    told = bench.verdict(there)
     for name, took in minutes.items():
-        assert f"| {name} | {took:.0f} | {took / minutes['graft']:.2f} |" in lines
-    probe = tmp_path / "mrpc probe.json"
-    earlier = bench.json.loads(probe.read_text()) | {"protocol": bench.PROTOCOL - 1}
-    probe.write_text(bench.json.dumps(earlier))
-    assert bench.verdict(tmp_path) == []
-    probe.unlink()
-    assert bench.verdict(tmp_path) == []
+        assert f"| {name} | {took:.0f} | {took / minutes['graft']:.2f} |" in told
+    assert "side by side" not in "".join(told)
+    assert bench.verdict(there[1:]) == []
+    beside = found | {"side_by_side": {f"{name}, side by side": 1000.0 for name in bench.SIDE_BY_SIDE}}
+    told = bench.verdict([(row, beside) for row, _ in there])
+    took = len(bench.VERDICT) * training / 1000
+    assert f"| graft, side by side | {took + 1:.0f} | {(took + 1) / minutes['graft']:.2f} |" in told
+    assert f"| Trainer, best, side by side | {took:.0f} | {took / minutes['graft']:.2f} |" in told
+
+
+def test_a_whole_training_of_a_probe_counts_grafts_first_pass(bench):
+    found = measured(bench, first=60.0, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
+    steps = bench.EPOCHS * 100 * 10
+    [told] = bench._whole_probes(found)
+    assert f"graft {60 + steps / 2000:.1f} s, Trainer {steps / 500:.1f} s" in told
+
+
+def run(bench, monkeypatch, *given):
+    monkeypatch.setattr(sys, "argv", ["bench.py", *given])
+    return bench.main()
+
+
+def test_rows_are_kept_while_they_are_as_asked_for(bench, monkeypatch, tmp_path):
+    asked = []
+
+    def take(settings, rounds, pools):
+        asked.append((settings["task"], rounds))
+        found = measured(bench, graft=[segment(1, 1.0)] * rounds, Trainer=[segment(1, 1.0)] * rounds)
+        return found | {"settings": dict(settings), "pools": pools, "where": f"{settings['task']} machine"}
+
+    monkeypatch.setattr(bench, "take", take)
+    (tmp_path / "data").mkdir()
+    of_glue = ("--out", str(tmp_path), "--data", str(tmp_path / "data"), "--only", "mrpc bitfit")
+    run(bench, monkeypatch, *of_glue, "--rounds", "2")
+    run(bench, monkeypatch, *of_glue, "--rounds", "1")  # two are enough
+    run(bench, monkeypatch, *of_glue, "--rounds", "3")
+    assert asked == [("mrpc", 2), ("mrpc", 3)]
+    assert "## mrpc, bitfit" in (tmp_path / "performance.md").read_text()
+    page = tmp_path / "other.md"
+    run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit", "--rounds", "1", "--page", str(page))
+    assert asked[2:] == [("pocket/paraphrase", 1)]  # what stands in is measured and named by itself
+    assert "## pocket/paraphrase, bitfit" in page.read_text()
+    assert "## mrpc" not in page.read_text()
+    assert "pocket/paraphrase machine." in page.read_text()
+    file = tmp_path / "pocket-paraphrase bitfit.json"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(SystemExit, match=r"bitfit\.json: unreadable"):
+        run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--only", "nonsense"), "no row has such a name; there are: pocket-paraphrase LoRA, query and value"),
+        (("--rounds", "0"), "0 is less than 1"),
+        (("--pools", "-1"), "-1 is less than 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(bench, monkeypatch, tmp_path, capsys, given, told):
+    with pytest.raises(SystemExit):
+        run(bench, monkeypatch, *given, "--out", str(tmp_path))
+    assert told in capsys.readouterr().err
+
+
+def test_without_rows_there_is_no_page(bench, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="no row was measured"):
+        run(bench, monkeypatch, "--out", str(tmp_path), "--write-only")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_of_different_methods_is_refused(bench, monkeypatch):
+    class Contestant:
+        def __init__(self, name, settings):
+            self.about = {"learns": len(name), "examples": 100}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(bench, "Turns", Contestant)
+    with pytest.raises(SystemExit, match=r"not the same method.*'graft': 5, 'Trainer': 7"):
+        bench.take({}, 1, 1)
+
+
+def test_steps_of_a_segment_are_as_long_as_an_epochs(bench):
+    lengths = sorted(range(100, 0, -1))
+    spread = sys.modules["contestants"].spread
+    for seed in range(20):
+        chosen = spread(lengths, 10, seed=seed)
+        assert sorted(one // 10 - (one % 10 == 0) for one in chosen) == list(range(10))  # one of each tenth
+        assert chosen != sorted(chosen)
+    assert spread(lengths, 10, seed=1) != spread(lengths, 10, seed=2)
+    assert sorted(spread([1, 2], 4, seed=0)) == [1, 1, 2, 2]
 
 
 def test_the_clock_stands_still_while_others_have_their_turns(bench, monkeypatch):
@@ -141,6 +232,16 @@ def settings(bench, tiny_bert, word_task):
     }
 
 
+@pytest.mark.parametrize(
+    "method", ["LoRA, query and value", "LoRA, all linear layers", "full", "probe", "bitfit", "ia3"]
+)
+def test_a_method_trains_the_same_numbers_on_both_sides(bench, settings, method):
+    contestants = sys.modules["contestants"]
+    chosen = {key: value for key, value in settings.items() if not key.startswith("method")} | bench.METHODS[method]
+    ours, peer = (contestants.CONTESTANTS[name](chosen) for name in ("graft", "bare loop"))
+    assert ours.learns() == peer.learns() > 0
+
+
 @pytest.mark.slow
 def test_contestants_train_side_by_side(bench, settings, monkeypatch):
     monkeypatch.setattr(bench.hardware, "threads", lambda: 2)
@@ -154,6 +255,7 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, settings, mo
     with bench.Turns(name, settings) as contestant:
         assert contestant.about["threads"] == 1
         assert (contestant.about["backbone_weights"] is not None) == (name == "graft")
+        assert contestant.about["learns"] == 2 * 2 * 2 * 8 * 16 + 17 * 2  # LoRA's factors and a head of two classes
         kept = contestant.about["environment"]["LRU_CACHE_CAPACITY"]
         assert (kept in ("64", "640")) if name == "graft" else kept is None
         for _ in range(2):
@@ -166,5 +268,5 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, settings, mo
         assert found["seconds"] > 0
         assert found["examples"] > bench.EXAMPLES
         contestant._process.kill()
-        with pytest.raises(SystemExit, match="ended early"):
+        with pytest.raises(SystemExit, match="ended early, by signal 9"):
             contestant.segment(2)
