@@ -6,6 +6,7 @@ jsonargparse, pydantic-settings and tyro were tried: each spells a choice of met
 """
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -205,7 +206,12 @@ def _value(text: str, flag: Flag) -> Any:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--{flag.path}: {text!r} begins like YAML, but is none: {error}") from None
-    return [part.strip() for part in text.split(",") if part.strip()] if flag.many else text
+    if not flag.many:
+        return text
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(parts):
+        raise RecipeError(f"--{flag.path}: {text!r} has an empty part between its commas")
+    return parts
 
 
 def recipe_flags() -> dict[str, Flag]:
@@ -333,7 +339,7 @@ def _add(group: argparse._ArgumentGroup, name: str, flag: Flag) -> None:
 
 def _read(argv: Sequence[str], parser: argparse.ArgumentParser, known: set[str]) -> dict[str, str]:
     known = known | {"recipe", "help"}
-    given, unknown = parser.parse_known_args([_underscored(argument) for argument in argv])
+    given, unknown = parser.parse_known_args(_joined_negatives([_underscored(argument) for argument in argv]))
     for argument in unknown:
         if not argument.startswith("--"):
             raise RecipeError(f"{argument!r} belongs to no flag; lists are written with commas: `--task.text a,b`")
@@ -344,6 +350,17 @@ def _read(argv: Sequence[str], parser: argparse.ArgumentParser, known: set[str])
         meant = f" (did you mean {' or '.join(inside)}?)" if inside else nearest(name, known)
         raise RecipeError(f"--{name}: unknown flag{meant or f'; see {parser.prog} --help'}")
     return vars(given)
+
+
+def _joined_negatives(argv: Sequence[str]) -> list[str]:
+    """Let a value begin with a minus and a digit, `--seeds -1,2`, which argparse would take for a flag."""
+    joined: list[str] = []
+    for argument in argv:
+        if re.match(r"-[\d.]", argument) and joined and re.match("--[^=]+$", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _underscored(argument: str) -> str:

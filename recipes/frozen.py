@@ -61,31 +61,36 @@ class Cut:
     layers: int | None
 
 
-def find_cut(state: "RunState") -> Cut | None:
+def find_cut(state: "RunState") -> Cut | str:
     """Find where the frozen part ends at the coming step.
 
     Args:
         state: The run.
 
     Returns:
-        The cut; none where nothing that is worth keeping lies below all that learns.
+        The cut, or why nothing that is worth keeping lies below all that learns.
     """
     model, lowest = state.model, state.lowest
-    if state.objective.needs or not _pays(state) or _has_strays(model):
-        return None
+    if state.objective.needs:
+        return "a term needs all hidden states"
+    if _has_strays(model):
+        return "the method acts in all layers"
     config, stages = model.origin.config, model.stages()
-    name = stages[lowest].name
-    if name == "head" and model.kind == "classification" and len(stages[lowest].modules) == len(model.heads):
-        return Cut(lowest, None)
-    depth = len(_layers(model))
-    if depth != config.num_hidden_layers:  # layers that are called several times
-        return None
-    positions = getattr(config, "rope_parameters", None) or {}
-    if positions.get("rope_type") in ("dynamic", "longrope"):  # positions that depend on what came before
-        return None
+    name, depth = stages[lowest].name, len(_layers(model))
     kind, _, number = name.partition(".")
     below = int(number) if kind == "layer" else 0 if kind == "embeddings" else depth
-    return Cut(lowest, below) if below else None
+    if not below:
+        return f"{name} learns"
+    if not _pays(state):
+        return "the steps for which the layers below stay frozen do not go once over all examples"
+    if name == "head" and model.kind == "classification" and len(stages[lowest].modules) == len(model.heads):
+        return Cut(lowest, None)
+    if depth != config.num_hidden_layers:
+        return "layers are called several times"
+    positions = getattr(config, "rope_parameters", None) or {}
+    if positions.get("rope_type") in ("dynamic", "longrope"):
+        return "positions depend on what came before"
+    return Cut(lowest, below)
 
 
 def _pays(state: "RunState") -> bool:
@@ -182,7 +187,8 @@ class Frozen:
     def _cut(self, state: "RunState") -> Cut | None:
         """Find where the frozen part ends, once for each place."""
         if state.lowest not in self._cuts:
-            self._cuts[state.lowest] = find_cut(state)
+            found = find_cut(state)
+            self._cuts[state.lowest] = found if isinstance(found, Cut) else None
         return self._cuts[state.lowest]
 
     def _places(self, encoded: Encoded, batch: Batch) -> list[int]:
@@ -346,6 +352,6 @@ def _content(state: "RunState", cut: Cut) -> str:
 def _code() -> str:
     """Hash our own code that takes part in a forward pass: it changes without a version's changing."""
     adapters = Path(families.__file__).parent
-    parts = (attention, lean, encoding, kinds, predict)  # the last three say what is in a batch
+    parts = (attention, lean, frozen_store, encoding, kinds, predict)  # the last three say what is in a batch
     files = [*sorted(adapters.glob("*.py")), *(Path(str(part.__file__)) for part in parts), Path(__file__)]
     return fingerprint([path.read_text(encoding="utf-8") for path in files])

@@ -1,8 +1,8 @@
 """Where outputs of frozen layers are kept: one safetensors file a split, mapped into memory, the oldest leaving first.
 
 The folder is `GRAFT_CACHE`, or else `graft` in the user's cache folder. Whatever is in it can be deleted at any time,
-also while it is in use. A file has its name only once it is whole, and says what its content hashes to: what a disk has
-lost or somebody has changed is computed again.
+also while it is in use. A file has its name only once it is whole, and says what its content hashes to. Each process
+reads it once to see that this is so: what a disk has lost is computed again.
 """
 
 import contextlib
@@ -29,8 +29,10 @@ BOUND = 16 * 2**30
 _ABANDONED = 24 * 3600.0
 """Seconds after which a file that nobody finished is deleted."""
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-_PART, _WHOLE, _LOCK = ".part", ".safetensors", ".lock"
+_PART, _WHOLE = ".part", ".safetensors"
 _UNKNOWN = "0" * 64
+_READ: set[tuple[Path, int, int]] = set()
+"""Files, by path, inode and size, of which this process knows that they hold what was written."""
 
 
 def cache_folder() -> Path:
@@ -45,7 +47,7 @@ class Rows:
     """The outputs for each example of a split, one below the other.
 
     Attributes:
-        values: (all rows, width), mapped from a file: only what is looked at is read.
+        values: (all rows, width), mapped from a file: only what is looked at is held in memory.
         parts: Elements of the tuple that the layer returns; 0 where it returns a tensor.
     """
 
@@ -89,14 +91,14 @@ def kept(key: str, starts: NDArray[np.int64], fill: Fill) -> Rows:
     folder = cache_folder() / "frozen"
     path = folder / f"{key}{_WHOLE}"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{key}{_LOCK}"):
+    with FileLock(folder / f".{key}.lock"):
         found = _opened(path, starts)
         if found is None:
             with _part_in(folder, key) as part:
                 found = _made(part, starts, fill)
-                _seal(part, found)
                 folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it meanwhile, with the part
                 with contextlib.suppress(FileNotFoundError):
+                    _seal(part, found)
                     part.replace(path)
             _evict(folder, path)
         else:
@@ -141,10 +143,19 @@ def _opened(path: Path, starts: NDArray[np.int64]) -> Rows | None:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("%s: damaged (%s); it is computed again", path, error)
         return None
-    if content != _content(values):
-        log.warning("%s: damaged (its content is not what was written); it is computed again", path)
+    if len(values) != starts[-1]:
         return None
-    return Rows(values, starts, parts) if len(values) == starts[-1] else None
+    if (file_there := _identity(path)) not in _READ:
+        if content != _content(values):
+            log.warning("%s: damaged (its content is not what was written); it is computed again", path)
+            return None
+        _READ.add(file_there)
+    return Rows(values, starts, parts)
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    status = path.stat()
+    return path, status.st_ino, status.st_size
 
 
 def _made(part: Path, starts: NDArray[np.int64], fill: Fill) -> Rows:
@@ -188,7 +199,7 @@ def _laid_out(part: Path, rows: int, width: int, dtype: torch.dtype, parts: int)
 
 
 def _evict(folder: Path, newest: Path) -> None:
-    """Delete what was not used for longest, until all is within bounds; what was never finished; and old locks."""
+    """Delete what was not used for longest, until all is within bounds; and what was never finished."""
     files, left = [], 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may delete at the same time
@@ -197,14 +208,9 @@ def _evict(folder: Path, newest: Path) -> None:
                 left = status.st_size
             elif path.suffix == _WHOLE:
                 files.append((status.st_mtime, status.st_size, path))
-            elif time.time() - status.st_mtime > _ABANDONED and (path.suffix == _PART or _guards_nothing(path)):
+            elif path.suffix == _PART and time.time() - status.st_mtime > _ABANDONED:
                 path.unlink()
     for _, size, path in sorted(files, reverse=True):
         left += size
         if left > BOUND:
             path.unlink(missing_ok=True)
-
-
-def _guards_nothing(path: Path) -> bool:
-    """Whether a file is the lock of one that is gone."""
-    return path.suffix == _LOCK and not path.with_name(f"{path.stem.removeprefix('.')}{_WHOLE}").exists()

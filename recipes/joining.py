@@ -96,7 +96,7 @@ _OBSTACLES: tuple[tuple[Callable[[States], bool], str], ...] = (
     (_has_parts_of_its_own, "terms and recomputed activations are a run's own"),
     (_draws_from_torch, "masks by torch's generator depend on what a step computes before them"),
     (_drops_weights, "the model drops elements of weights, by the run's seed"),
-    (_learns_elsewhere, "more learns than LoRA on frozen layers and a head"),
+    (_learns_elsewhere, "something else learns than plain LoRA and a head"),
     (_rest, "their strategy lets parts of them rest"),
     (_bases_differ, "their frozen weights differ"),
 )

@@ -1,6 +1,6 @@
 """Which of the switches under `speed` are on for a run, what each does there, and why."""
 
-from graft.recipes import converted
+from graft.recipes import converted, lean
 from graft.recipes.batching import epoch_plan, padded_share, pool_steps
 from graft.recipes.frozen import LARGEST, Cut, find_cut, size_of
 from graft.recipes.recipe import Recipe
@@ -86,13 +86,19 @@ def _attention(state: RunState) -> str:
 def _layers(state: RunState) -> str:
     if state.recipe.speed.layers == "stock":
         return "stock: as torch and peft compute them, with more passes over memory"
-    told = "lean: normalisation hands on bf16, and LoRA's update is added by the product that computes it"
+    parts = []
+    if state.recipe.speed.precision == "bf16" and any(
+        isinstance(module, lean.LeanLayerNorm) for module in state.model.modules()
+    ):
+        parts.append("normalisation hands on bf16")
+    if any(isinstance(module, lean.LeanLora) and module.only_adapter() for module in state.model.modules()):
+        parts.append("LoRA's update is added by the product that computes it")
     if any(weight.requires_grad for weight in tables(state.model)):
-        told += "; embeddings have a gradient in the rows that a step reads"
+        parts.append("embeddings have a gradient in the rows that a step reads")
     state.enter_step()  # what rests is run in evaluation mode, and not converted
     if copies := converted.copied(state.model):
-        told += f"; frozen weights are converted to bf16 once ({copies / 2**20:.1f} MiB)"
-    return told
+        parts.append(f"frozen weights are converted to bf16 once ({copies / 2**20:.1f} MiB)")
+    return f"lean: {'; '.join(parts) or 'nothing that it shortens is in this run'}"
 
 
 def _last_layer(state: RunState) -> str:
@@ -111,14 +117,13 @@ def _last_layer(state: RunState) -> str:
 def kept_at(state: RunState) -> Cut | None:
     """Find where the part ends whose outputs are kept from the first step on; none where nothing is kept."""
     cut = find_cut(state)
-    return cut if cut is not None and size_of(state.model, cut, state.train) <= LARGEST else None
+    return cut if isinstance(cut, Cut) and size_of(state.model, cut, state.train) <= LARGEST else None
 
 
 def _cache(state: RunState) -> str:
-    if state.objective.needs:
-        return "nothing to keep: a term needs all hidden states"
-    if find_cut(state) is None:
-        return f"nothing to keep: {state.model.stages()[state.lowest].name} learns, or the run ends too soon to gain"
+    found = find_cut(state)
+    if isinstance(found, str):
+        return f"nothing to keep: {found}"
     cut = kept_at(state)
     if cut is None:
         return f"nothing is kept: the outputs would take more than {LARGEST / 2**30:.0f} GiB"

@@ -17,7 +17,7 @@ from graft.recipes.recipe import Recipe
 from graft.recipes.run import Run
 from graft.recipes.stock import Stock
 from graft.recipes.sweep import join, leave
-from graft.recipes.train import train
+from graft.recipes.train import left_to_do, train
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +53,20 @@ def sweep(recipe: Recipe, options: SweepOptions, *, stock: Stock | None = None) 
     missing = [one for one in materials if find(options.out, one)[1] is None]
     if len(missing) > 1:
         _make_together(missing, plain)
-    made = {one.digest for one in missing}
-    found = [train(one, options=plain, stock=stock) for one in recipes]  # what is there by now is handed back
-    return [
-        Run(run.folder, run.record, reused=one.digest not in made) for run, one in zip(found, materials, strict=True)
+    wanted = {one.digest for one in missing}
+    found = [
+        (one.digest in wanted and _whole(one, plain)) or train(recipe, options=plain, stock=stock)
+        for recipe, one in zip(recipes, materials, strict=True)
     ]
+    return [
+        Run(run.folder, run.record, reused=one.digest not in wanted) for run, one in zip(found, materials, strict=True)
+    ]
+
+
+def _whole(materials: Materials, options: RunOptions) -> Run | None:
+    """Look up a run of which nothing is left to do."""
+    folder, there = find(options.out, materials)
+    return None if there is None or left_to_do(there, options) else Run(folder, there)
 
 
 def _check(options: SweepOptions) -> None:

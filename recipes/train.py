@@ -56,7 +56,7 @@ def train(
     materials = gather(recipe, terms=terms, processes=processes, stock=stock)
     check_holdout(materials, options.kind)
     folder, there = find(options.out, materials)
-    if there is not None and processes == 1 and not _left_to_do(there, options):  # several decide it together
+    if there is not None and processes == 1 and not left_to_do(there, options):  # several decide it together
         log.info("%s is there already: nothing to train", folder)
         return Run(folder, there, reused=True)
     with ExitStack() as stack:
@@ -85,8 +85,13 @@ def train(
     return Run(folder, record, reused=there is not None)
 
 
-def _left_to_do(there: RunRecord, options: RunOptions) -> bool:
-    """Whether a finished run lacks something that is asked for."""
+def left_to_do(there: RunRecord, options: RunOptions) -> bool:
+    """Tell whether a finished run lacks something that is asked for.
+
+    Args:
+        there: Its record.
+        options: What is asked for.
+    """
     unscored = there.kind == "trial" and options.kind == "final"
     return unscored or (options.measure_cost and there.cost is None)
 

@@ -130,6 +130,11 @@ class Contestant(ABC):
         self.taken = 0
         """Segments so far."""
 
+    @property
+    def order(self) -> int:
+        """A seed of the order of a segment's steps: another one in each, and for each seed of the recipe."""
+        return self.taken + 1000 * self.recipe.seed
+
     def segment(self, steps: int, turn: int, wait: Callable[[], None]) -> Segment:
         """Take so many steps; other arguments as for `Watch`."""
         self.taken += 1
@@ -167,7 +172,7 @@ class Graft(Contestant):
     def _segment(self, steps: int, watch: Watch) -> Segment:
         """Take steps of all lengths, as many of each as an epoch has."""
         state, taken = self._state, []
-        chosen = spread(self._by_length, steps, seed=self.taken)
+        chosen = spread(self._by_length, steps, seed=self.order)
         watch.begin()
         for position in chosen:
             state.step = position
@@ -277,7 +282,7 @@ class TrainerAndPeft(Peer):
                 logging_strategy="no",
                 disable_tqdm=True,
                 report_to="none",
-                seed=self.taken,
+                seed=self.order,
                 **self._chosen,
             )
             trainer = Trainer(
@@ -308,7 +313,7 @@ class BareLoop(Peer):
         optimizer = torch.optim.AdamW(learning, lr=PEER_RATE)
         device = torch.device(self.recipe.device)
         self.model.to(device).train()
-        torch.manual_seed(self.taken)
+        torch.manual_seed(self.order)
         counted = Counted()
         watch.begin()
         for batch in islice(chain.from_iterable(repeat(loader)), steps):
@@ -366,12 +371,12 @@ def _attach(model: nn.Module, method: Mapping[str, Any]) -> nn.Module:
         from peft import IA3Config, TaskType, get_peft_model
 
         # peft's own choice for BERT scales the output of attention, too, which the paper does not.
-        config = IA3Config(
+        vectors = IA3Config(
             task_type=TaskType.SEQ_CLS,
             target_modules=rf".*\.attention\.self\.(key|value)|{_DOWN}",
             feedforward_modules=_DOWN,
         )
-        scaled: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+        scaled: nn.Module = get_peft_model(model, vectors)  # type: ignore[arg-type]
         return scaled
     for key, weight in model.named_parameters():
         weight.requires_grad_(key.startswith("classifier") or (name == "bitfit" and key.endswith(".bias")))

@@ -51,7 +51,11 @@ class Turns:
             env=environment,
             start_new_session=True,  # Ctrl-C is for the parent, which then ends its contestants
         )
-        self.about = self.answer()
+        try:
+            self.about = self.answer()
+        except BaseException:  # also Ctrl-C while libraries are imported
+            self.__exit__()
+            raise
         """What it says of itself: weights and examples, the device, and which variables that graft sets it has."""
 
     def __enter__(self) -> Self:

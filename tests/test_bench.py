@@ -1,6 +1,8 @@
 """The benchmark's contestants train and tell what they did, and its figures are what their segments say."""
 
+import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,8 +18,26 @@ def bench(monkeypatch):
     import bench
 
     yield bench
-    for name in ("bench", "contestants", "turns"):
+    for name in ("bench", "bench_page", "bench_rows", "contestants", "turns"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def page(bench):
+    """The module that writes the page."""
+    return sys.modules["bench_page"]
+
+
+@pytest.fixture
+def loud():
+    """Peers silence transformers in their process; in this one only for a test."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    yield
+    logging.set_verbosity(level)
+    if bars:
+        logging.enable_progress_bar()
 
 
 def segment(tokens, seconds, padded=None):
@@ -43,13 +63,13 @@ def measured(bench, first=1.0, **segments):
     }
 
 
-def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
+def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench, page):
     found = measured(
         bench,
         graft=[segment(4000, 1.0), segment(1000, 1.0, padded=1200), segment(2000, 1.0)],
         Trainer=[segment(1000, 1.0), segment(2000, 4.0), segment(500, 1.0)],
     )
-    ours, peer = bench.summary(found, "full")
+    ours, peer = page.summary(found, "full")
     # 2,000 tokens a second at 10 an example; 6 x 1,000 weights x 2,000 of 2e9 operations; padding over all segments
     assert ours == ["graft", "200.0", "", "", "2,000", "3%", "1%", "1,024", "1.0", "1.0"]
     assert peer == [
@@ -66,28 +86,29 @@ def test_a_row_has_medians_of_neighbours_ratios_and_utilisation(bench):
     ]  # ratios 4, 2, 4; not 2,000 / 500's
 
 
-def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench):
+def test_the_time_to_verdict_adds_up_trainings_and_the_probes_first_pass(bench, page):
     found = measured(bench, first=60.0, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
-    there = [(bench.Row("mrpc", method, {}), found) for method in bench.VERDICT]
-    training = bench.TRAININGS * bench.EPOCHS * 90 * 10 / 60  # a tenth of 100 examples is held out
-    minutes = {"graft": len(bench.VERDICT) * training / 2000 + 1, "Trainer": len(bench.VERDICT) * training / 500}
-    told = bench.verdict(there)
+    there = [(bench.Row("mrpc", method, {}), found) for method in page.VERDICT]
+    training = page.TRAININGS * page.EPOCHS * 90 * 10 / 60  # a tenth of 100 examples is held out
+    minutes = {"graft": len(page.VERDICT) * training / 2000 + 1, "Trainer": len(page.VERDICT) * training / 500}
+    told = page.verdict(there)
     for name, took in minutes.items():
         assert f"| {name} | {took:.0f} | {took / minutes['graft']:.2f} |" in told
     assert "side by side" not in "".join(told)
-    assert bench.verdict(there[1:]) == []
-    beside = found | {"side_by_side": {f"{name}, side by side": 1000.0 for name in bench.SIDE_BY_SIDE}}
-    told = bench.verdict([(row, beside) for row, _ in there])
-    took = len(bench.VERDICT) * training / 1000
-    assert f"| graft, side by side | {took + 1:.0f} | {(took + 1) / minutes['graft']:.2f} |" in told
+    assert page.verdict(there[1:]) == []
+    beside = found | {"side_by_side": {"graft": [1000.0, 3000.0, 2000.0], "Trainer, best": [500.0, 1000.0, 1500.0]}}
+    told = page.verdict([(row, beside) for row, _ in there])
+    took = len(page.VERDICT) * training / 1000
+    assert f"| graft, side by side | {took / 2 + 1:.0f} | {(took / 2 + 1) / minutes['graft']:.2f} |" in told
     assert f"| Trainer, best, side by side | {took:.0f} | {took / minutes['graft']:.2f} |" in told
+    assert "| probe | 2,000 | 1,000 | 2.00 | 1.33 to 3.00 |" in told
 
 
-def test_a_whole_training_of_a_probe_counts_grafts_first_pass(bench):
+def test_a_whole_training_of_a_probe_counts_grafts_first_pass(bench, page):
     found = measured(bench, first=60.0, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
-    steps = bench.EPOCHS * 100 * 10
-    [told] = bench._whole_probes(found)
-    assert f"graft {60 + steps / 2000:.1f} s, Trainer {steps / 500:.1f} s" in told
+    steps = page.EPOCHS * 100 * 10
+    [told] = page.whole_probes(found)
+    assert f"graft {60 + steps / 2000:.1f} s; Trainer {steps / 500:.1f} s" in told
 
 
 def run(bench, monkeypatch, *given):
@@ -101,7 +122,7 @@ def test_rows_are_kept_while_they_are_as_asked_for(bench, monkeypatch, tmp_path)
     def take(settings, rounds, pools):
         asked.append((settings["task"], rounds))
         found = measured(bench, graft=[segment(1, 1.0)] * rounds, Trainer=[segment(1, 1.0)] * rounds)
-        return found | {"settings": dict(settings), "pools": pools, "where": f"{settings['task']} machine"}
+        return found | {"settings": dict(settings), "pools": pools, "where": bench.where()}
 
     monkeypatch.setattr(bench, "take", take)
     (tmp_path / "data").mkdir()
@@ -111,13 +132,17 @@ def test_rows_are_kept_while_they_are_as_asked_for(bench, monkeypatch, tmp_path)
     run(bench, monkeypatch, *of_glue, "--rounds", "3")
     assert asked == [("mrpc", 2), ("mrpc", 3)]
     assert "## mrpc, bitfit" in (tmp_path / "performance.md").read_text()
-    page = tmp_path / "other.md"
-    run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit", "--rounds", "1", "--page", str(page))
+    written = tmp_path / "other.md"
+    run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit", "--rounds", "1", "--page", str(written))
     assert asked[2:] == [("pocket/paraphrase", 1)]  # what stands in is measured and named by itself
-    assert "## pocket/paraphrase, bitfit" in page.read_text()
-    assert "## mrpc" not in page.read_text()
-    assert "pocket/paraphrase machine." in page.read_text()
+    assert "## pocket/paraphrase, bitfit" in written.read_text()
+    assert "## mrpc" not in written.read_text()
+    assert f"\n{bench.where()}." in written.read_text()
     file = tmp_path / "pocket-paraphrase bitfit.json"
+    monkeypatch.setattr(sys.modules["bench_rows"], "where", lambda: "elsewhere")  # as if all had moved
+    monkeypatch.setattr(bench, "where", lambda: "elsewhere")
+    run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit", "--rounds", "1")
+    assert asked[3:] == [("pocket/paraphrase", 1)]
     file.write_text(file.read_text()[:-9])
     with pytest.raises(SystemExit, match=r"bitfit\.json: unreadable"):
         run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit")
@@ -128,7 +153,8 @@ def test_rows_are_kept_while_they_are_as_asked_for(bench, monkeypatch, tmp_path)
     [
         (("--only", "nonsense"), "no row has such a name; there are: pocket-paraphrase LoRA, query and value"),
         (("--rounds", "0"), "0 is less than 1"),
-        (("--pools", "-1"), "-1 is less than 1"),
+        (("--rounds", "two"), "invalid _at_least_one value: 'two'"),
+        (("--pools", "5"), "invalid choice: 5"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(bench, monkeypatch, tmp_path, capsys, given, told):
@@ -159,7 +185,44 @@ def test_a_comparison_of_different_methods_is_refused(bench, monkeypatch):
         bench.take({}, 1, 1)
 
 
-def test_steps_of_a_segment_are_as_long_as_an_epochs(bench):
+def test_a_page_of_two_machines_says_which_is_which_and_adds_nothing_up(bench, page, tmp_path):
+    found = measured(bench, graft=[segment(2000, 1.0)], Trainer=[segment(500, 1.0)])
+    for method in page.VERDICT:
+        (tmp_path / f"mrpc {method}.json").write_text(json.dumps(found))
+    assert "## Time to verdict" in page.page(tmp_path, tmp_path)
+    (tmp_path / "mrpc probe.json").write_text(json.dumps(found | {"where": "Another one"}))
+    told = page.page(tmp_path, tmp_path)
+    assert "## Time to verdict" not in told
+    assert told.count("2 threads on machine 1,") == len(page.VERDICT) - 1
+    assert told.count("2 threads on machine 2,") == 1
+    assert told.endswith("1. A machine.\n2. Another one.\n")
+
+
+def test_signals_end_a_bench_in_one_line_and_are_what_they_were_afterwards(bench, monkeypatch, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(bench, "take", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match="interrupted; rows that are done are kept in"):
+        run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(bench, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(bench, "take", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match=r"error: .*file"):
+        run(bench, monkeypatch, "--out", str(tmp_path / "out"), "--page", str(tmp_path / "file" / "page.md"))
+
+
+def test_pocket_rows_have_the_examples_that_they_ask_for(bench):
+    from graft.eval.pocket import SUITE
+
+    asked = [row for row in bench.rows(None) if "task.train_size" in row.settings]
+    assert asked == []
+    assert {row.task for row in bench.rows(None)} <= set(SUITE)
+    assert {row.settings.get("task.train_size") for row in bench.rows(Path("data"))} == {None, "10000"}
+
+
+def test_places_are_picked_at_even_distances_in_random_order(bench):
     lengths = sorted(range(100, 0, -1))
     spread = sys.modules["contestants"].spread
     for seed in range(20):
@@ -235,9 +298,11 @@ def settings(bench, tiny_bert, word_task):
 @pytest.mark.parametrize(
     "method", ["LoRA, query and value", "LoRA, all linear layers", "full", "probe", "bitfit", "ia3"]
 )
-def test_a_method_trains_the_same_numbers_on_both_sides(bench, settings, method):
+def test_a_method_trains_the_same_numbers_on_both_sides(bench, settings, loud, method):
     contestants = sys.modules["contestants"]
-    chosen = {key: value for key, value in settings.items() if not key.startswith("method")} | bench.METHODS[method]
+    chosen = {key: value for key, value in settings.items() if not key.startswith("method")} | sys.modules[
+        "bench_rows"
+    ].METHODS[method]
     ours, peer = (contestants.CONTESTANTS[name](chosen) for name in ("graft", "bare loop"))
     assert ours.learns() == peer.learns() > 0
 
@@ -245,7 +310,9 @@ def test_a_method_trains_the_same_numbers_on_both_sides(bench, settings, method)
 @pytest.mark.slow
 def test_contestants_train_side_by_side(bench, settings, monkeypatch):
     monkeypatch.setattr(bench.hardware, "threads", lambda: 2)
-    assert bench.side_by_side("graft", settings, 2) > 0
+    found = bench.side_by_side(settings, 2, 2)
+    assert list(found) == ["graft", "Trainer, best"]
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in found.values())
 
 
 @pytest.mark.slow
@@ -266,7 +333,7 @@ def test_a_contestant_takes_segments_in_a_process_of_its_own(bench, settings, mo
             assert found["peak_memory_bytes"] > 50 * 2**20
         [found] = bench.by_turns({name: contestant}, 3, 1, lambda: None).values()
         assert found["seconds"] > 0
-        assert found["examples"] > bench.EXAMPLES
+        assert found["examples"] > 61  # an epoch has two steps: it goes on with the next one
         contestant._process.kill()
         with pytest.raises(SystemExit, match="ended early, by signal 9"):
             contestant.segment(2)

@@ -194,8 +194,8 @@ def test_what_belongs_to_a_seed_is_never_read_with_another(tiny_recipe, tmp_path
 
 
 def test_a_prefix_belongs_to_no_stage_and_bars_every_cut(tiny_recipe):
-    assert find_cut(state_of(tiny_recipe("prefix", **MEAN, **LP_FT))) is None
-    assert find_cut(state_of(tiny_recipe("full", **MEAN, **LP_FT))) is not None
+    assert find_cut(state_of(tiny_recipe("prefix", **MEAN, **LP_FT))) == "the method acts in all layers"
+    assert isinstance(find_cut(state_of(tiny_recipe("full", **MEAN, **LP_FT))), Cut)
 
 
 def test_a_run_too_short_to_look_at_all_examples_computes_none_of_them_beforehand(tiny_recipe, tmp_path, cache):
@@ -205,10 +205,11 @@ def test_a_run_too_short_to_look_at_all_examples_computes_none_of_them_beforehan
     assert files(cache)
 
 
-def test_a_damaged_file_is_computed_again(tiny_recipe, tmp_path, cache, caplog):
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: content[:-64] + bytes(64)])
+def test_a_damaged_file_is_computed_again(tiny_recipe, tmp_path, cache, caplog, damage):
     first = trained(tiny_recipe("probe"), tmp_path / "a")
     for path in files(cache):
-        path.write_bytes(path.read_bytes()[:-5])
+        path.write_bytes(damage(path.read_bytes()))
     assert_same_bits(first, trained(tiny_recipe("probe"), tmp_path / "b"))
     assert "damaged" in caplog.text
 
@@ -234,6 +235,17 @@ def test_the_folder_stays_within_its_bound_and_what_was_not_used_for_longest_lea
     frozen_store.kept("d", STARTS, rows(0.0))
     assert [path.stem for path in files(cache)] == ["a", "c", "d"]
     assert not abandoned.exists()
+
+
+def test_a_file_that_replaced_another_is_looked_through_again(cache, caplog):
+    frozen_store.kept("a", STARTS, rows(1.0))
+    frozen_store.kept("a", STARTS, rows(1.0))
+    [path] = files(cache)
+    damaged = path.with_suffix(".other")
+    damaged.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    damaged.replace(path)
+    assert frozen_store.kept("a", STARTS, rows(1.0)).of(1).tolist() == [[2.0, 2.0]] * 3
+    assert "damaged (its content is not what was written)" in caplog.text
 
 
 def test_rows_are_read_after_their_file_is_deleted(cache):
@@ -305,10 +317,9 @@ def test_a_signal_ends_the_computation_between_two_batches_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("family", "method", "expected"),
-    [("bert", "probe", True), ("gpt2", "probe", True), ("bert", "lora", False), ("bert", "full", False)],
+    [("bert", "probe", None), ("gpt2", "probe", None), ("bert", "lora", "layer.0"), ("bert", "full", "embeddings")],
 )
 def test_the_cut_lies_below_all_that_learns(tiny_recipe, family, method, expected):
     state = state_of(tiny_recipe(method, family, **(MEAN if family == "bert" else {})))
     cut = find_cut(state)
-    assert (cut is not None) == expected
-    assert cut is None or cut.layers is None
+    assert cut == f"{expected} learns" if expected else isinstance(cut, Cut) and cut.layers is None

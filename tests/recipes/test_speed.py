@@ -50,11 +50,35 @@ def test_buckets_without_effect_say_so(tiny_recipe):
         ("full", {}, "nothing to keep: embeddings learns"),
         ("lora", {}, "nothing to keep: layer.0 learns"),
         ("probe", {"speed": {"cache": False}}, "off: pooled vectors"),
+        (
+            "probe",
+            {"schedule": {"steps": 2}},
+            "nothing to keep: the steps for which the layers below",
+        ),
+        ("full", {"schedule": {"steps": 2}}, "nothing to keep: embeddings learns"),
+        ("prefix", {}, "nothing to keep: the method acts in all layers"),
         ("full", {"strategy": "probe_then_fine_tune", "schedule": {"epochs": 4}}, "on: pooled vectors"),
     ],
 )
 def test_what_is_kept_of_frozen_layers_is_told(tiny_recipe, method, sections, expected):
     assert said(tiny_recipe(method, **sections))["cache"].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "told"),
+    [
+        ("lora", "bf16", ["normalisation hands on bf16", "LoRA's update", "frozen weights are converted"]),
+        ("lora", "fp32", ["LoRA's update"]),
+        ({"name": "lora", "dora": True}, "fp32", ["nothing that it shortens"]),
+        ("bitfit", "bf16", ["normalisation hands on bf16", "frozen weights are converted"]),
+        ("bitfit", "fp32", ["nothing that it shortens"]),
+    ],
+)
+def test_lean_layers_are_told_where_they_are(tiny_recipe, method, precision, told):
+    said_of_layers = said(tiny_recipe(method, speed={"precision": precision}))["layers"]
+    parts = said_of_layers.removeprefix("lean: ").split("; ")
+    assert len(parts) == len(told)
+    assert all(part.startswith(beginning) for part, beginning in zip(parts, told, strict=True))
 
 
 def test_what_would_be_too_large_is_told(tiny_recipe, monkeypatch):

@@ -209,10 +209,10 @@ REASONS = [
     ({"budget": {"gradient_checkpointing": True}}, "recomputed activations"),
     ({"speed": {"dropout": "stock"}}, "torch's generator"),
     ({"speed": {"attention": "sdpa"}}, "torch's generator"),
-    ({"method": "full"}, "more learns than LoRA"),
-    ({"method": "bottleneck"}, "more learns than LoRA"),
-    ({"method": "probe"}, "more learns than LoRA"),
-    ({"method": {"name": "lora", "dora": True}}, "more learns than LoRA"),
+    ({"method": "full"}, "something else learns than plain LoRA"),
+    ({"method": "bottleneck"}, "something else learns than plain LoRA"),
+    ({"method": "probe"}, "something else learns than plain LoRA"),
+    ({"method": {"name": "lora", "dora": True}}, "something else learns than plain LoRA"),
     ({"strategy": "gradual_unfreezing"}, "lets parts of them rest"),
 ]
 

@@ -62,9 +62,13 @@ def test_runs_are_those_of_train(tiny_recipe, tmp_path, stacked):
         assert not run.reused
 
 
-def test_what_is_there_is_handed_back_and_the_rest_steps_together(tiny_recipe, tmp_path, stacked):
+def test_what_is_there_is_handed_back_and_the_rest_steps_together(tiny_recipe, tmp_path, stacked, caplog):
     first = train(tiny_recipe("lora", seed=2), options=RunOptions(out=tmp_path, quiet=True))
-    runs = sweep(tiny_recipe("lora"), options(tmp_path, seeds=(1, 2, 3)))
+    with caplog.at_level(logging.INFO, "graft"):
+        runs = sweep(tiny_recipe("lora"), options(tmp_path, seeds=(1, 2, 3)))
+    assert [message for message in caplog.messages if "nothing to train" in message] == [
+        f"{first.folder} is there already: nothing to train"
+    ]
     assert set(stacked) == {2}
     assert [run.reused for run in runs] == [False, True, False]
     assert runs[1].folder == first.folder
@@ -73,10 +77,19 @@ def test_what_is_there_is_handed_back_and_the_rest_steps_together(tiny_recipe, t
     assert stacked == []
 
 
+def test_costs_are_measured_of_what_stepped_together_and_it_is_still_new(tiny_recipe, tmp_path, stacked, monkeypatch):
+    cost = train(tiny_recipe("lora"), options=RunOptions(out=tmp_path / "cost", quiet=True, measure_cost=True)).record
+    monkeypatch.setattr("graft.recipes.train.measure", lambda _: cost.cost)
+    runs = sweep(tiny_recipe("lora"), options(tmp_path, seeds=(1, 2), measure_cost=True))
+    assert stacked
+    assert [run.record.cost for run in runs] == [cost.cost] * 2
+    assert [run.reused for run in runs] == [False] * 2
+
+
 def test_a_method_that_cannot_be_stacked_is_trained_run_by_run_and_that_is_said(tiny_recipe, tmp_path, stacked, caplog):
     with caplog.at_level(logging.WARNING, "graft"):
         runs = sweep(tiny_recipe("full"), options(tmp_path, seeds=(1, 2)))
-    assert "2 runs are trained one after the other: more learns than LoRA" in caplog.text
+    assert "2 runs are trained one after the other: something else learns than plain LoRA" in caplog.text
     assert [run.record.recipe["seed"] for run in runs] == [1, 2]
     assert stacked == []
 
