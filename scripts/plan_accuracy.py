@@ -29,7 +29,7 @@ SPECIAL = {
     "gradient checkpointing": {"method": "full", "budget.gradient_checkpointing": "true"},
     "l2sp": {"method": "full", "objective.terms": "l2sp"},
     "64 examples, 16,384 tokens": {"method": "lora", "schedule.examples": "64", "budget.tokens": "16384"},
-    "cpu, fp32": {"method": "lora", "device": "cpu", "speed": {"precision": "fp32"}},
+    "cpu, fp32": {"method": "lora", "device": "cpu", "speed.precision": "fp32"},
 }
 KINDS = ("runtime", "weights", "gradients", "optimiser", "activations", "reference", "best", "scoring", "saving")
 ALLOWED = 0.15
