@@ -147,7 +147,8 @@ def side_by_side(settings: Mapping[str, str], steps: int, rounds: int) -> dict[s
     return rates
 
 
-def _at_least_one(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Read a number that is at least 1; argparse tells this function's name of what is none."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
@@ -173,7 +174,7 @@ def main() -> int:
     """Measure what is not measured yet, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="GLUE's files; without them, pocket tasks of such lengths")
-    parser.add_argument("--rounds", type=_at_least_one, default=5, help="segments of each contestant (default: 5)")
+    parser.add_argument("--rounds", type=whole_number, default=5, help="segments of each contestant (default: 5)")
     parser.add_argument(
         "--pools", type=int, choices=range(1, 5), default=2, help="length of a segment, in pools (default: 2)"
     )
@@ -188,7 +189,7 @@ def main() -> int:
     every = list(rows(given.data))
     chosen = [row for row in every if any(part in row.name for part in given.only)]
     if not chosen:
-        parser.error(f"--only: no row has such a name; there are: {', '.join(row.name for row in every)}")
+        parser.error(f"--only: no row has such a name; there are: {'; '.join(row.name for row in every)}")
     target = given.page or given.out / "performance.md"
     try:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +213,7 @@ def _measure(row: Row, given: argparse.Namespace) -> None:
         write_json(file, take(row.settings, given.rounds, given.pools))
     found = measured(file)
     wanted = given.side_by_side and row.task in ("mrpc", POCKET["mrpc"]) and row.method in VERDICT
-    if wanted and "side_by_side" not in found:
+    if wanted and len(found.get("side_by_side", {}).get("graft", ())) < given.rounds:
         write_json(file, found | {"side_by_side": side_by_side(row.settings, found["steps"], given.rounds)})
 
 

@@ -151,9 +151,9 @@ def test_rows_are_kept_while_they_are_as_asked_for(bench, monkeypatch, tmp_path)
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (("--only", "nonsense"), "no row has such a name; there are: pocket-paraphrase LoRA, query and value"),
+        (("--only", "nonsense"), "no row has such a name; there are: pocket-paraphrase LoRA, query and value; "),
         (("--rounds", "0"), "0 is less than 1"),
-        (("--rounds", "two"), "invalid _at_least_one value: 'two'"),
+        (("--rounds", "two"), "invalid whole_number value: 'two'"),
         (("--pools", "5"), "invalid choice: 5"),
     ],
 )
@@ -161,6 +161,24 @@ def test_what_cannot_be_measured_is_refused(bench, monkeypatch, tmp_path, capsys
     with pytest.raises(SystemExit):
         run(bench, monkeypatch, *given, "--out", str(tmp_path))
     assert told in capsys.readouterr().err
+
+
+def test_side_by_side_is_measured_again_for_more_rounds(bench, monkeypatch, tmp_path):
+    def take(settings, rounds, pools):
+        found = measured(bench, graft=[segment(1, 1.0)] * 3, Trainer=[segment(1, 1.0)] * 3)
+        return found | {"settings": dict(settings), "pools": pools, "where": bench.where()}
+
+    asked = []
+
+    def side_by_side(settings, steps, rounds):
+        asked.append(rounds)
+        return {name: [1.0] * rounds for name in bench.SIDE_BY_SIDE}
+
+    monkeypatch.setattr(bench, "take", take)
+    monkeypatch.setattr(bench, "side_by_side", side_by_side)
+    for rounds in ("2", "1", "3"):
+        run(bench, monkeypatch, "--out", str(tmp_path), "--only", "bitfit", "--side-by-side", "--rounds", rounds)
+    assert asked == [2, 3]
 
 
 def test_without_rows_there_is_no_page(bench, monkeypatch, tmp_path):
